@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,14 @@ result = convolab.run_study(study, "rates")
 """,
     "result",
 ]
+
+
+@pytest.fixture(autouse=True)
+def usual_interrupt() -> Iterator[None]:
+    """Python's own handler, also where the tests were started in the background, which makes them ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")
@@ -111,10 +120,12 @@ def test_the_first_interrupt_asks_for_a_stop_and_the_handlers_are_put_back(capsy
     assert capsys.readouterr().err == "convolab: stopping after this step; press again to quit immediately\n"
 
 
+@pytest.mark.parametrize("inherited", [signal.default_int_handler, signal.SIG_IGN])
 def test_a_second_press_of_a_notebooks_stop_button_ends_the_cell_and_not_the_kernel(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, inherited: signal.Handlers
 ) -> None:
     monkeypatch.setattr(live, "is_notebook", lambda: True)
+    signal.signal(signal.SIGINT, inherited)
     before = signal.getsignal(signal.SIGINT)
     with live.InterruptHandler():
         signal.raise_signal(signal.SIGINT)

@@ -70,8 +70,11 @@ class InterruptHandler:
 
     def handle_signal(self, signal_number: int, frame: FrameType | None) -> None:
         if self.requested:
-            # The default action would end a notebook's kernel, and all that it holds.
-            handler = self.previous_handlers[signal.Signals(signal_number)] if is_notebook() else signal.SIG_DFL
+            handler = signal.SIG_DFL
+            if is_notebook():  # whose kernel, and all that it holds, the default action would end
+                handler = self.previous_handlers[signal.Signals(signal_number)]
+                if handler == signal.SIG_IGN:  # what a program that a shell starts in the background inherits
+                    handler = signal.default_int_handler
             signal.signal(signal_number, handler)
             signal.raise_signal(signal_number)
         self.requested = True
