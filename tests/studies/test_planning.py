@@ -1,6 +1,7 @@
 """Grids that widen where their best arm stands at an end, contrasts of more than two arms, and what is trained next."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,7 @@ from support.histories import history
 
 from convolab.core.errors import LabError
 from convolab.studies.analyze import analyze_study
-from convolab.studies.planning import plan_study
+from convolab.studies.planning import plan_study, widened_arms
 from convolab.studies.results import SectionResult, TrialResult, TrialStatus
 from convolab.studies.section import Section, further_values
 from convolab.studies.serialize import section_result_to_dict
@@ -305,6 +306,29 @@ def test_a_widened_grid_says_so_and_compares_means_of_the_same_seeds():
     known = {(result.trial.arm, result.trial.seed) for result in runs}
     runs += [TrialResult(t, "finished", history([0.5], [-9.0])) for t in extra if (t.arm, t.seed) not in known]
     assert "'lr=0.1' is best on average" in analyze(more, runs).comment
+
+
+@pytest.mark.slow
+def test_a_trend_on_a_grid_that_widened_errs_in_fewer_than_5_of_100_studies_where_nothing_has_an_effect():
+    trend = {"trend": "optimizer.lr", "metric": "final_train_loss"}
+    section = {"grid": {"optimizer.lr": RATES}, "widen": 2, "contrasts": [trend]}
+    study = Study.from_dict({"name": "rates", "seeds": [0, 1, 2], "sections": {"lr": section}})
+    empty = [TrialResult(trial, "finished", ()) for trial in study.possible_trials]
+    rng, verdicts = np.random.default_rng(0), Counter[str]()
+    while verdicts.total() < 600:
+        # Apart by more than the margin, within which nothing would be called different.
+        losses = rng.normal(0.7, 0.1, len(empty)) + rng.normal(0, 0.2, 3)[[r.trial.seed for r in empty]]
+        results = [replace(r, history=history([0.5], [loss])) for r, loss in zip(empty, losses.tolist(), strict=True)]
+        by_arm: dict[str, dict[int, TrialResult]] = {}
+        for result in results:
+            by_arm.setdefault(result.trial.arm, {})[result.trial.seed] = result
+        arms = widened_arms(study.sections["lr"], by_arm, (0, 1, 2))
+        if len(arms) > len(RATES):
+            [found] = analyze(study, [result for result in results if result.trial.arm in arms]).contrast_results
+            verdicts[found.verdict] += 1
+    false = verdicts["better"] + verdicts["worse"]
+    assert 0 < false < 0.05 * 600
+    assert verdicts["better"] > 0.8 * false  # the middle was found better
 
 
 def test_an_interaction_with_a_diverged_arm_of_either_pair_is_undecided():
