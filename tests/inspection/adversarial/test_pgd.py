@@ -219,10 +219,8 @@ def test_many_images_are_attacked_in_batches_and_returned_in_order() -> None:
     result = run_pgd(net, start, targets, on_progress=steps.append)
     assert steps == ["image 1 of 5", "image 4 of 5"]
     assert fooled(net, result, targets).all()
-    assert (
-        l2_norms(result.images.double() - start.double())
-        < l2_norms(result.images.flip(0).double() - start.double()) + 1
-    )[[0, 4]].all()
+    own, others = (l2_norms(result.images.double() - images.double()) for images in (start, start.roll(1, 0)))
+    assert (own < others / 10).all()
 
 
 def test_each_step_is_reported_with_the_probability_and_the_image_it_starts_from(

@@ -205,9 +205,18 @@ def test_the_sliding_window_check_measures_what_padding_does() -> None:
     net = classifier_of(build("simple_convnet", (3, 32, 32), 10))
     photo = torch.randint(0, 256, (3, 64, 80), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     check = locate_objects(net, photo, targets=["c"], sliding_window_check=True).metrics["sliding_window_check"]["1"]
-    assert check["num_windows"] == 5 * 7
-    assert check["mean_abs_difference"] > 1e-4
-    assert check["logit_std"] > 0
+    fcn, pixels = make_fully_convolutional(net), photo[None] / 255
+    corners = [(top, left) for top in range(0, 33, 8) for left in range(0, 49, 8)]
+    with torch.no_grad():
+        cropped = torch.cat([net(pixels[..., top : top + 32, left : left + 32]) for top, left in corners])
+        dense = fcn.window_logits(fcn.forward_features(pixels))[0].flatten(1).T  # [windows, classes]
+    difference = (dense - cropped).abs()
+    assert check["num_windows"] == len(corners) == 5 * 7
+    assert check["mean_abs_difference"] == pytest.approx(float(difference.mean()), rel=1e-3)
+    assert check["max_abs_difference"] == pytest.approx(float(difference.max()), rel=1e-3)
+    assert check["logit_std"] == pytest.approx(float(cropped.std()), rel=1e-3)
+    assert check["top1_agreement"] == pytest.approx(float((dense.argmax(1) == cropped.argmax(1)).double().mean()))
+    assert float(difference.mean()) > 1e-4
 
 
 @pytest.mark.slow
