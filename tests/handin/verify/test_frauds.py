@@ -88,6 +88,12 @@ def test_an_honest_hand_in_passes_when_its_runs_and_its_notebook_are_run_again(
     ]
 
 
+def test_an_honest_hand_in_passes_when_its_notebook_is_executed_again(mine: Homework, class_folder: Path) -> None:
+    [report] = verify(mine, class_folder / "Ada.zip", execute=True)
+    assert (lines(report.contradictions), report.skipped) == ([], [])
+    assert [sign.what for sign in report.confirmed] == ["executed again: 10 cells show the same, within 0.002"]
+
+
 def test_fraud_1_an_accuracy_edited_in_the_notebook(mine: Homework, work: Path) -> None:
     path = pack(mine, work, "Zoe")
     accuracy = shown_accuracy(work, "test accuracy")
