@@ -27,6 +27,7 @@ from convolab.data.catalog import load
 from convolab.models.registry import NETWORKS
 from convolab.plots.images import to_pil_image
 from convolab.training.lock import is_locked, run_lock
+from convolab.training.recipe import Recipe
 from convolab.training.run import Run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -132,6 +133,17 @@ def test_options_override_keys_of_a_recipe_file(run_cli) -> None:
         3,
         "adam",
     )
+
+
+@pytest.mark.slow
+def test_optimizer_schedule_and_augment_are_options_of_train_and_a_new_name_has_its_own_defaults(run_cli) -> None:
+    Path("r.toml").write_text("[optimizer]\nlr = 0.5\n[schedule]\nname = 'step'\ngamma = 0.5\n")
+    options = ("--optimizer", "adam", "--schedule", "cosine", "--augment", "crop:1, flip")
+    result = run_cli("train", "shallow_net", "--recipe", "r.toml", "--epochs", 1, *options, "--out", "a")
+    assert result.code == 0, result.err
+    names = {"optimizer.name": "adam", "schedule.name": "cosine", "data.augment": ["crop:1", "flip"]}
+    expected = Recipe().with_overrides({"model.name": "shallow_net", "training.epochs": 1, **names})
+    assert Run("a").recipe.key == expected.key
 
 
 @pytest.mark.slow
@@ -263,6 +275,8 @@ def test_in_a_pipe_there_are_plain_lines_and_no_progress_bars(run_cli) -> None:
     [
         (["--epochs", "3", "--set", "training.epochs=4"], "training.epochs is given twice"),
         (["--lr", "0.1", "--set", "optimizer.lr=0.1"], "optimizer.lr is given twice"),
+        (["--optimizer", "adam", "--set", "optimizer.name=sgd"], "optimizer.name is given twice"),
+        (["--augment", "flip", "--set", "data.augment=[]"], "data.augment is given twice"),
         (["--set", "data.limit=50", "--set", "data.limit=60"], "data.limit is given twice, by --set"),
         (["--overfit-one-batch", "--log", "playback"], "--log is for a training of epochs"),
     ],

@@ -42,6 +42,28 @@ def train_command(
     overrides: SetOption = None,
     epochs: EpochsOption = None,
     lr: Annotated[float | None, typer.Option(help="The learning rate: the same as --set optimizer.lr=X.")] = None,
+    optimizer: Annotated[
+        str | None,
+        typer.Option(
+            help="sgd, adam, adamw, muon, a class of torch.optim, or your own as file.py:Name (optimizer.name).",
+            show_default="the recipe's, else sgd",
+        ),
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the learning rate: constant, step, cosine, linear, one_cycle, a class of torch.optim.lr_scheduler, "
+            "or your own as file.py:name (schedule.name).",
+            show_default="the recipe's, else step",
+        ),
+    ] = None,
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            help="Random transforms of the training images, with commas between, such as crop:4,flip; or none (data.augment).",
+            show_default="the recipe's, else the dataset's",
+        ),
+    ] = None,
     batch_size: BatchSize = None,
     seed: Annotated[int | None, typer.Option(min=0, help="The same as --set training.seed=N.")] = None,
     out: Annotated[
@@ -66,13 +88,14 @@ def train_command(
     busy_note = prepare_torch(device, threads)
     from convolab.reports.live import live_training
     from convolab.training.epoch_log import require_logger
-    from convolab.training.recipe import Recipe
+    from convolab.training.recipe import Recipe, transform_list
     from convolab.training.run import Run
     from convolab.training.run_folder import require_new_folder
 
     named_options = {
         "model.name": network, "data.name": data, "training.epochs": epochs, "optimizer.lr": lr,
-        "training.batch_size": batch_size, "training.seed": seed,
+        "training.batch_size": batch_size, "training.seed": seed, "optimizer.name": optimizer, "schedule.name": schedule,
+        "data.augment": None if augment is None else transform_list(augment),
     }  # fmt: skip
     changes = recipe_changes(named_options, overrides)
     resolved_recipe = (Recipe.read(recipe) if recipe else Recipe()).with_overrides(changes)
