@@ -106,6 +106,13 @@ def test_a_layer_without_parameters_is_drawn_beside_one_that_has_some(run_cli) -
     )
 
 
+def test_a_network_by_name_is_summarized_for_3x32x32_where_no_input_is_given(run_cli) -> None:
+    (given, left_out) = (run_cli("summary", "simple_convnet", *words) for words in (("--input", "3x32x32"), ()))
+    assert left_out.code == 0
+    assert left_out.out == given.out
+    assert convolab.summary("simple_convnet").input_shape == (3, 32, 32)
+
+
 @pytest.mark.slow
 def test_a_run_is_summarized_for_the_image_shape_of_its_training(run_cli) -> None:
     assert run_cli("train", "shallow_net", "--set", "training.epochs=1", "--out", "runs/a").code == 0
@@ -179,7 +186,6 @@ def test_a_deep_network_is_drawn_by_blocks(run_cli) -> None:
         ((), "name one network, or give one --layer"),
         (("simple_convnet", "--layer", "ReLU()"), "name one network, or give one --layer"),
         (("simple_convet", "--input", "3x32x32"), "did you mean 'simple_convnet'?"),
-        (("simple_convnet",), "give it, such as 3x32x32"),
         (("simple_convnet", "--input", "3x32"), "needs the shape of an image, such as 3x32x32"),
         (("simple_convnet", "--input", "3x-2x2"), "is not a shape"),
         (("simple_convnet", "--input", "3x0x2"), "is not a shape"),

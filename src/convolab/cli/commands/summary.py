@@ -41,7 +41,7 @@ def summary_command(
     input_shape: Annotated[
         str | None,
         typer.Option(
-            "--input", help="Shape of the input, e.g. 3x224x224.", show_default="the network's own input shape"
+            "--input", help="Shape of the input, e.g. 3x224x224.", show_default="3x32x32; a library's or a run's own"
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Batch size.")] = 1,
