@@ -23,8 +23,8 @@ from PIL import Image
 import convolab
 from convolab.cli.main import COMMANDS, help_line, load_command
 from convolab.cli.run_status import next_command
-from convolab.data.catalog import load
-from convolab.models.registry import NETWORKS
+from convolab.data.catalog import DATASETS, load
+from convolab.models.registry import NETWORKS, is_own_factory
 from convolab.plots.images import to_pil_image
 from convolab.training.lock import is_locked, run_lock
 from convolab.training.recipe import Recipe
@@ -423,6 +423,25 @@ def commands_with_words(command: Any, words: tuple[str, ...]) -> Iterator[tuple[
     yield words, command
     for name, inner in getattr(command, "commands", {}).items():
         yield from commands_with_words(inner, (*words, name))
+
+
+def test_the_help_of_train_names_the_networks_the_datasets_and_the_defaults_of_a_recipe() -> None:
+    parameters = {parameter.name: parameter for parameter in load_command("train").params}
+    shown = {name: str(parameter.show_default) for name, parameter in parameters.items()}
+    recipe = Recipe()
+    defaults = {
+        "data": recipe.data.name, "epochs": recipe.training.epochs, "batch_size": recipe.training.batch_size,
+        "seed": recipe.training.seed, "optimizer": recipe.optimizer.name, "schedule": recipe.schedule.name,
+    }  # fmt: skip
+    assert {name: shown[name] for name in defaults} == {
+        name: f"the recipe's, else {default}" for name, default in defaults.items()
+    }
+    assert all(name in parameters["data"].help for name in DATASETS)
+    others = ("efficientnet_lite1", "efficientnet_lite2", "shallow_net_class")
+    ours = [name for name, factory in NETWORKS.items() if not is_own_factory(factory) and name not in others]
+    for command in ("train", "summary"):
+        help_text = next(p.help for p in load_command(command).params if p.name == "network")
+        assert all(name in help_text for name in ours)
 
 
 @pytest.mark.slow

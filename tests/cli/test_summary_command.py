@@ -253,6 +253,17 @@ def test_an_option_that_does_not_fit_is_one_line(run_cli, words: list[str], mess
     assert found.err.count("\n") == 1
 
 
+def test_the_options_of_a_network_by_name_are_listed_below_its_table(run_cli) -> None:
+    Path("mine.py").write_text(
+        "from torch import nn\n"
+        "def Net(shape, classes, width: int = 4, bias: bool = True):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(12, width), nn.Linear(width, classes, bias=bias))\n"
+    )
+    assert "with their defaults: width=4, bias=true\n" in run_cli("summary", "mine.py:Net", "--input", "3x2x2").out
+    assert "with their defaults: hidden=128\n" in run_cli("summary", "shallow_net").out
+    assert "options of the network" not in run_cli("summary", "--layer", "Linear(3, 4)", "--input", "3").out
+
+
 def test_a_run_or_a_network_takes_no_options_because_it_has_them() -> None:
     with pytest.raises(convolab.LabError, match="options are for a network by name"):
         convolab.summary(torch.nn.Linear(3, 4), (3,), model={"depth": 3})

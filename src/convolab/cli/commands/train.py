@@ -32,7 +32,11 @@ if TYPE_CHECKING:
 def train_command(
     network: Annotated[
         str | None,
-        typer.Argument(help="Name of a network, or your own as file.py:Name.", show_default="the recipe's"),
+        typer.Argument(
+            help="simple_convnet, shallow_net, resnet_small, whitened_convnet, efficientnet_lite0, timm/NAME, "
+            "torchvision/NAME, or your own as file.py:Name; convolab summary NAME lists its options.",
+            show_default="the recipe's",
+        ),
     ] = None,
     recipe: Annotated[
         Path | None, typer.Option(help="A recipe file (TOML).", show_default="the default recipe")
@@ -41,7 +45,10 @@ def train_command(
     data_dir: DataDir = None,
     overrides: SetOption = None,
     epochs: EpochsOption = None,
-    lr: Annotated[float | None, typer.Option(help="The learning rate: the same as --set optimizer.lr=X.")] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(help="The learning rate (optimizer.lr).", show_default="the recipe's, else the optimizer's"),
+    ] = None,
     optimizer: Annotated[
         str | None,
         typer.Option(
@@ -65,7 +72,14 @@ def train_command(
         ),
     ] = None,
     batch_size: BatchSize = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="The same as --set training.seed=N.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Of the split, the first weights and the order of the images (training.seed).",
+            show_default="the recipe's, else 0",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for the run; must be new or empty.", show_default="a new one in runs/"),
