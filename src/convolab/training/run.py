@@ -8,7 +8,7 @@ from typing import cast
 from convolab.core.calls import one_line_methods
 from convolab.core.display import Displayable
 from convolab.core.errors import LabError, require, suggest
-from convolab.core.files import read_json, translate_path_errors, user_path, write_json, write_text
+from convolab.core.files import read_json, user_path, write_json, write_text
 from convolab.core.records import validate_record
 from convolab.core.types import MessageCallback
 from convolab.data.catalog import is_below_current_folder, load
@@ -43,6 +43,7 @@ from convolab.training.run_folder import (
     read_summary,
     rename_fields,
     require_new_folder,
+    require_run_folder,
 )
 from convolab.training.run_records import COMPLETED, EvaluationRecord, RunId, RunSummary, Status, new_summary
 from convolab.training.setup import build_trainer, sparing_threads
@@ -91,9 +92,7 @@ class Run(Displayable):
 
     def __init__(self, folder: Path | str, *, trust: bool = False) -> None:
         self.folder = Path(folder)
-        with translate_path_errors():
-            is_run = (self.folder / SUMMARY_FILE).is_file()
-        require(is_run, f"{self.folder} is not a run folder: give one made by convolab train")
+        require_run_folder(self.folder)
         self.recipe, self._file_key = read_stored_recipe(self.folder)
         self.summary: RunSummary = read_summary(self.folder)
         self._history = History()
