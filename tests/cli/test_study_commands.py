@@ -200,13 +200,14 @@ def start_convolab(*args: str, **options) -> subprocess.Popen:
 @pytest.mark.timing
 def test_control_c_stops_a_study_with_its_runs_saved(run_cli, study: Path) -> None:
     Path("long.toml").write_text(STUDY.replace("epochs = 2", "epochs = 400"))
-    process = start_convolab("study", "long.toml", stderr=subprocess.PIPE, text=True)
+    process = start_convolab("study", "long.toml", stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not list(Path("studies").glob("rates/runs/*/state.safetensors")):
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "stopping after the current steps" in err
+    assert out.endswith("; stopped: run the same command to continue\n")
     summaries = [json.loads(path.read_text()) for path in Path("studies/rates/runs").glob("*/summary.json")]
     assert {summary["status"] for summary in summaries} == {"stopped"}
     assert all(summary["epochs_done"] < 400 for summary in summaries)
