@@ -17,6 +17,7 @@ from convolab.cli.terminal import (
     status_spinner,
 )
 from convolab.core.errors import require
+from convolab.core.escape import shell_word
 from convolab.core.text import pluralize, truncate_list
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 SUMMARY = "The homework: start, check, pack, verify."
 handin_app = typer.Typer(help=SUMMARY, cls=LabGroup, no_args_is_help=True, add_completion=False)
 HomeworkFolder = Annotated[Path, typer.Argument(help="Folder of the homework.")]
+PresentHomework = Annotated[
+    Path, typer.Argument(help="Folder of the homework.", show_default="the folder that you are in")
+]
 HomeworkOption = Annotated[
     Path | None,
     typer.Option(
@@ -65,7 +69,7 @@ def start_command(
 
 @handin_app.command("check", cls=LabCommand)
 def check_command(
-    folder: HomeworkFolder,
+    folder: PresentHomework = Path("."),
     details: Annotated[bool, typer.Option("--details", help="What is open in each cell, and what to do.")] = False,
     homework: HomeworkOption = None,
     as_json: AsJson = False,
@@ -125,8 +129,8 @@ def print_details(result: "CheckResult") -> None:
 
 @handin_app.command("pack", cls=LabCommand)
 def pack_command(
-    folder: HomeworkFolder,
     name: Annotated[str, typer.Option(help="Who hands it in.")],
+    folder: PresentHomework = Path("."),
     out: Annotated[Path, typer.Option(help="The zip to write.")] = Path("handin.zip"),
     strict: Annotated[bool, typer.Option("--strict", help="Write nothing if an item is open.")] = False,
     homework: HomeworkOption = None,
@@ -154,7 +158,8 @@ def pack_command(
     for note in result.notes:
         print_note(note)
     if result.check.open_items:
-        print_note(f"{pluralize(len(result.check.open_items), 'item')} open: see OPEN.md in it")
+        count = pluralize(len(result.check.open_items), "item")
+        print_note(f"{count} open: convolab handin check {shell_word(folder)} --details lists what to do")
     print_lines(f"{out}: {pluralize(len(result.files), 'file')}")
 
 
