@@ -1,7 +1,7 @@
 """What a person calls in Python: names, paths and arrays become what the layers below take, and progress is shown.
 
 `convolab.train`, `explain`, `fool`, `locate` and `summary` are these, and those of studies in `api_studies`. The functions
-below them in `training`, `inspection`, `analysis` and `studies` take objects only and show nothing.
+below them in `training`, `inspection`, `analysis` and `studies` take objects only and, but for a training, show nothing.
 """
 
 import inspect

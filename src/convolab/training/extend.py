@@ -15,7 +15,7 @@ from convolab.core.free_cores import as_many_threads
 from convolab.core.text import pluralize
 from convolab.core.types import python_values
 from convolab.data.splits import DatasetSplits
-from convolab.training.callbacks import TrainingCallbacks
+from convolab.training.callbacks import TrainingCallbacks, shown_callbacks
 from convolab.training.checkpoint import STATE_FILE, read_state
 from convolab.training.epoch_log import LoggedRun, epoch_log, require_logger
 from convolab.training.exactness import require_same_parts
@@ -37,7 +37,7 @@ def extend_run(
     epochs: int,
     out: Path | str | None,
     splits: DatasetSplits | None,
-    callbacks: TrainingCallbacks,
+    callbacks: TrainingCallbacks | None,
     log: str | None,
 ) -> Path:
     """Train a finished run on until it has `epochs` in all, in the new folder that is returned. See `Run.extend`."""
@@ -45,10 +45,11 @@ def extend_run(
     require_extendable(run, epochs)
     require_new_folder(out)
     require_logger(log)
-    splits = run.load_splits(on_message=callbacks.on_message) if splits is None else splits
-    run.require_same_data(splits)
-    with as_many_threads(run.summary["threads"]):
-        return train_on(run, longer_recipe(run, epochs), splits, out, callbacks, log)
+    with shown_callbacks(callbacks, epochs, run.history) as shown:
+        splits = run.load_splits(on_message=shown.on_message) if splits is None else splits
+        run.require_same_data(splits)
+        with as_many_threads(run.summary["threads"]):
+            return train_on(run, longer_recipe(run, epochs), splits, out, shown, log)
 
 
 def train_on(

@@ -12,7 +12,7 @@ from convolab.data.dataset import ImageDataset, Subset
 from convolab.training.augmentation import (
     AnyTransform,
 )
-from convolab.training.callbacks import NO_CALLBACKS, TrainingCallbacks
+from convolab.training.callbacks import TrainingCallbacks, shown_callbacks
 from convolab.training.history import History
 from convolab.training.losses import Loss
 from convolab.training.lr_schedule import Schedule
@@ -38,9 +38,11 @@ def fit(
     transforms: "Sequence[AnyTransform | Callable[[Tensor], Tensor] | str]" = (),
     metrics: Metrics | None = None,
     device: torch.device | str = "cpu",
-    callbacks: TrainingCallbacks = NO_CALLBACKS,
+    callbacks: TrainingCallbacks | None = None,
 ) -> History:
-    """Train a network that takes [0, 1] pixels, in place, without a folder.
+    """Train a network that takes [0, 1] pixels, in place, without a folder, and show how it goes.
+
+    Ctrl-C, or a notebook's stop button, stops after the present step.
 
     Args:
         net: takes pixels in [0, 1], float32 [N, C, H, W], and returns logits [N, classes]; trained in place.
@@ -56,7 +58,7 @@ def fit(
             of pixels in [0, 1], float32 [N, C, H, W], that keep the shape.
         metrics: how the training loss and accuracy are measured.
         device: where the network and each batch go.
-        callbacks: called while it trains.
+        callbacks: called while it trains, instead of the display; `Callbacks()` shows nothing.
 
     Returns:
         The metrics of each epoch, losses in nats and accuracies in [0, 1]; the network has the last epoch's weights.
@@ -94,9 +96,10 @@ def fit(
     )
     history = History()
     try:
-        for metrics_of_epoch in trainer.iter_epochs(callbacks):
-            history.append(metrics_of_epoch)
-            callbacks.on_epoch(metrics_of_epoch)
+        with shown_callbacks(callbacks, trainer.training.epochs) as shown:
+            for metrics_of_epoch in trainer.iter_epochs(shown):
+                history.append(metrics_of_epoch)
+                shown.on_epoch(metrics_of_epoch)
     except (RuntimeError, IndexError, ValueError, TypeError):
         check_network(
             trainer.net, train, trainer.training.batch_size, device

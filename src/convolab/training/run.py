@@ -157,14 +157,15 @@ class Run(Displayable):
         self,
         splits: DatasetSplits | None = None,
         *,
-        callbacks: TrainingCallbacks = NO_CALLBACKS,
+        callbacks: TrainingCallbacks | None = None,
         log: str | None = None,
     ) -> "Run":
         """Continue from the last saved state, bit for bit as if never stopped; a finished run is left unchanged. Returns itself.
 
-        `splits`, if given, are the images that it was trained on; else they are read again. `log` is as in `start`; a run
-        that has a log goes on in it. It takes as many threads as it began with; `callbacks.on_message` is called if you chose
-        others or there are fewer cores, and if the state is damaged. Raises LabError if the recipe or the data was changed,
+        `splits`, if given, are the images that it was trained on; else they are read again. It is shown as `convolab.train`
+        shows a training, unless `callbacks` are given: `Callbacks()` shows nothing. `log` is as in `start`; a run that has a
+        log goes on in it. It takes as many threads as it began with; `callbacks.on_message` is called if you chose others or
+        there are fewer cores, and if the state is damaged. Raises LabError if the recipe or the data was changed,
         if another process is training the run, or if its files are of the first edition or of another run.
         """
         resume_run(self, splits, callbacks, log)
@@ -176,12 +177,12 @@ class Run(Displayable):
         out: Path | str | None = None,
         *,
         splits: DatasetSplits | None = None,
-        callbacks: TrainingCallbacks = NO_CALLBACKS,
+        callbacks: TrainingCallbacks | None = None,
         log: str | None = None,
     ) -> "Run":
         """Go on to so many epochs in all, in a new run that names this one, and return it; this one stays as it is.
 
-        `out` and `log` are as in `start`, `splits` and the threads as in `resume`; the log has the epochs so far too.
+        `out` and `log` are as in `start`, all else as in `resume`; the log has the epochs so far too.
         `callbacks.on_message` is called with whether that gives the bits of so many epochs from scratch: it does where the
         learning rates so far do not depend on the number of epochs in all, as with constant and step schedules.
         Raises LabError for a run that is not finished, or that stopped by itself (training.goal, training.patience).
@@ -249,13 +250,8 @@ class Run(Displayable):
         Raises LabError if they are not the ones it was trained on.
         """
         root = data_dir or self.summary["data"]["dir"]
-        splits = load(
-            self.recipe.data.name,
-            root,
-            image_size=self.recipe.data.image_size,
-            on_progress=on_progress,
-            on_message=on_message,
-        )
+        data = self.recipe.data
+        splits = load(data.name, root, image_size=data.image_size, on_progress=on_progress, on_message=on_message)
         self.require_same_data(splits)
         return splits
 
