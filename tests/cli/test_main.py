@@ -147,6 +147,13 @@ def test_optimizer_schedule_and_augment_are_options_of_train_and_a_new_name_has_
 
 
 @pytest.mark.slow
+def test_a_recipe_s_file_may_stand_in_the_place_of_the_network(run_cli) -> None:
+    Path("r.toml").write_text('[model]\nname = "shallow_net"\nhidden = 16\n[training]\nepochs = 1\n')
+    assert run_cli("train", "r.toml", "--out", "a").code == 0
+    assert Run("a").recipe.key == Recipe.read("r.toml").key
+
+
+@pytest.mark.slow
 def test_without_out_two_runs_get_two_readable_folders(run_cli) -> None:
     for _ in range(2):
         assert run_cli("train", "shallow_net", "--set", "training.epochs=1").code == 0
@@ -201,6 +208,9 @@ def test_a_network_that_cannot_overfit_a_batch_exits_with_1(run_cli) -> None:
     [
         (("train",), "simple_convnet"),
         (("train", "simple_convet"), "did you mean 'simple_convnet'?"),
+        (("train", "resnet18"), "did you mean timm/resnet18 or torchvision/resnet18?"),
+        (("train", "none.toml"), "cannot read the recipe none.toml"),
+        (("train", "none.toml", "--recipe", "other.toml"), "none.toml and other.toml are both recipes"),
         (("train", "shallow_net", "--data", "cifar01"), "did you mean 'cifar10'?"),
         (("train", "shallow_net", "--set", "optimizer.name=adamm"), "did you mean 'adam'?"),
         (("train", "shallow_net", "--set", "optimizer.lrr=1"), "did you mean 'lr'?"),

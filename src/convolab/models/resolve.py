@@ -11,7 +11,7 @@ from convolab.models.libraries import (
     MAX_LISTED,
     create_in_torchvision,
     import_library,
-    libraries_with,
+    refuse_bare_name,
     require_timm_architecture,
     split_library,
     suppress_warnings,
@@ -63,8 +63,8 @@ def resolve_model(
         return timm_model_spec(name, model, shape, classes)
     if library == "torchvision":
         return torchvision_model_spec(name, model, classes)
-    if name not in NETWORKS and (theirs := libraries_with(name)):
-        raise LabError(f"unknown network '{name}': did you mean {' or '.join(theirs)}?")
+    if name not in NETWORKS:
+        refuse_bare_name(name)
     require(
         name in NETWORKS or ":" in name,
         f"unknown network '{name}': {suggest(name, [*NETWORKS, *NAME_ALIASES])} "

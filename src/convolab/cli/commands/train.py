@@ -34,7 +34,7 @@ def train_command(
         str | None,
         typer.Argument(
             help="simple_convnet, shallow_net, resnet_small, whitened_convnet, efficientnet_lite0, timm/NAME, "
-            "torchvision/NAME, or your own as file.py:Name; convolab summary NAME lists its options.",
+            "torchvision/NAME, your own as file.py:Name, or a recipe's file (TOML); convolab summary NAME lists a network's options.",
             show_default="the recipe's",
         ),
     ] = None,
@@ -99,6 +99,9 @@ def train_command(
 ) -> None:
     """Train a network on a dataset, and save everything needed to reproduce it bit for bit."""
     require(network or recipe, "name a network, such as simple_convnet, or give a --recipe")
+    if network and network.endswith(".toml"):
+        require(recipe is None, f"{network} and {recipe} are both recipes: leave one of them out")
+        network, recipe = None, Path(network)
     busy_note = prepare_torch(device, threads)
     from convolab.reports.live import live_training
     from convolab.training.epoch_log import require_logger
