@@ -135,6 +135,7 @@ def test_the_python_call_trains_the_same_bits_as_its_recipe(tmp_path: Path) -> N
         ({"lr": -1.0}, "optimizer.lr = -1.0"),
         ({"overrides": {"optimizer.rate": 1}}, "a recipe has no key 'optimizer.rate'"),
         ({"data": "cifar01"}, "did you mean 'cifar10'"),
+        ({"data": "mnist"}, "did you mean torchvision:MNIST@PATH"),
         ({"batch_size": 100_000}, "a batch of 100000 is larger"),
     ],
 )
