@@ -36,6 +36,10 @@ StudySections = Annotated[list[str] | None, typer.Option("--section", help="Take
 SeedCount = Annotated[
     int | None, typer.Option(min=1, help="Number of seeds, starting at 0.", show_default="3, or the study's own")
 ]
+SweepSeeds = Annotated[
+    int | None,
+    typer.Option(min=1, help="Number of seeds, starting at 0.", show_default="3; with --search until decided"),
+]
 StudyOut = Annotated[
     Path | None,
     typer.Option(help="Folder of the study; repeating the command resumes it.", show_default="studies/NAME"),
