@@ -187,11 +187,13 @@ def test_a_folder_of_images_is_trained_on_and_unreadable_files_are_named(run_cli
 
 @pytest.mark.slow
 def test_one_batch_is_overfitted_and_the_steps_are_reported(run_cli) -> None:
-    result = run_cli("train", "simple_convnet", "--overfit-one-batch", "--out", "o", "--json")
+    command = ("train", "simple_convnet", "--overfit-one-batch")
+    result = run_cli(*command, "--out", "o", "--json")
     report = json.loads(result.out)
     assert (result.code, report["success"], report["accuracy"]) == (0, True, 1.0)
     assert len(json.loads(Path("o/overfit.json").read_text())["accuracies"]) == report["steps"] + 1
     assert Path("o/overfit.png").stat().st_size > 1000
+    assert "curve: o/overfit.html (also .svg, .png and .json)" in run_cli(*command, "--out", "o").out
 
 
 @pytest.mark.slow

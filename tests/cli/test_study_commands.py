@@ -151,6 +151,10 @@ def test_runs_and_arms_of_studies_are_compared(run_cli, study: Path) -> None:
             "unknown device 'tpu': give cpu, cuda or mps",
         ),
         (["sweep", "shallow_net", "optimizer.lr"], "is not a sweep"),
+        (
+            ["sweep", "shallow_net", "optimizer.lr=0.1..0.2", "--search", "2", "--log", "playback"],
+            "--log is for a grid",
+        ),
         (["sweep", "shallow_net", "optimizer.lr=0.1,0.1"], "the grid holds a value twice"),
         (["sweep", "shallow_net", "optimizer.lr=0.1", "optimizer.lr=0.2"], "a key is given twice"),
         (
@@ -262,6 +266,13 @@ def test_a_sweep_over_networks_of_ones_own_runs_and_its_arms_and_runs_are_compar
     assert compared.code == 0, compared.err
     assert run_cli("sweep", "nets/a.py:A", "optimizer.lr=.1,.01", *FAST).code == 0
     assert Path("studies/a-A-lr-digits/report.html").exists()
+
+
+@pytest.mark.slow
+def test_a_sweep_logs_each_of_its_runs_as_a_study_does(run_cli) -> None:
+    swept = run_cli("sweep", "shallow_net", "optimizer.lr=0.1,0.01", *FAST, "--log", "playback", "--out", "s")
+    assert swept.code == 0, swept.err
+    assert len(list(Path("s/runs").glob("*/playback"))) == 2
 
 
 @pytest.mark.slow

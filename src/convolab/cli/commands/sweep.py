@@ -9,6 +9,7 @@ from convolab.cli.searches import SamplerName, SearchCount, SearchSeed, run_and_
 from convolab.cli.studies import (
     ExecutorName,
     Export,
+    Log,
     RayAddress,
     RetrainDamaged,
     StudyOut,
@@ -44,6 +45,7 @@ def sweep_command(
     device: Device = "cpu",
     out: StudyOut = None,
     retrain_damaged: RetrainDamaged = False,
+    log: Log = None,
     export: Export = None,
     as_json: AsJson = False,
 ) -> None:
@@ -73,6 +75,7 @@ def sweep_command(
         "a key is given twice: list all its values at once, such as optimizer.lr=0.1,0.01",
     )
     if search is not None:
+        require(log is None, "--log is for a grid: the runs of a search go on from rung to rung, and keep none")
         from convolab.studies.search import Search, space_of
 
         name = f"{sweep_name(recipe, base, values)}-search"
@@ -94,4 +97,5 @@ def sweep_command(
         retrain_damaged=retrain_damaged,
         export=export,
         as_json=as_json,
+        log=log,
     )

@@ -167,5 +167,7 @@ def overfit_check(recipe: "Recipe", splits: "DatasetSplits", out: Path | None, a
             f"{recipe.model.name} cannot overfit one batch: {format_percent(accuracies[-1])} after "
             f"{len(accuracies) - 1} steps; check the network and optimizer.lr"
         )
+    if out and not as_json:
+        print_lines(f"curve: {out / 'overfit.html'} (also .svg, .png and .json)")
     if steps is None:
         raise typer.Exit(1)
