@@ -645,8 +645,21 @@ def test_in_a_pipe_runs_are_listed_with_every_column(run_cli, monkeypatch) -> No
     run_cli("train", "shallow_net", *QUICK, "--out", "runs/a")
     monkeypatch.setenv("COLUMNS", "20")
     heading, row = (line.split("\t") for line in run_cli("runs").out.splitlines())
-    assert heading == ["run", "status", "epochs", "best validation", "test", "network", "data", "recipe", "parent"]
+    assert heading[:5] == ["run", "status", "epochs", "changed", "best validation"]
+    assert heading[5:] == ["test", "network", "data", "recipe", "parent"]
     assert row[:3] == ["runs/a", "finished", "2/2"]
+
+
+@pytest.mark.slow
+def test_runs_are_listed_with_the_keys_in_which_they_are_not_the_default(run_cli) -> None:
+    run_cli("train", "shallow_net", *QUICK, "--out", "runs/a")
+    run_cli("train", "shallow_net", *QUICK, "--optimizer", "adam", "--lr", 0.01, "--seed", 3, "--out", "runs/b")
+    _, *rows = (line.split("\t") for line in run_cli("runs").out.splitlines())
+    assert [row[3] for row in rows] == ["-", "optimizer=adam, lr=0.01, seed=3"]
+    assert [row["changed"] for row in json.loads(run_cli("runs", "--json").out)] == [
+        {},
+        {"optimizer.name": "adam", "optimizer.lr": 0.01, "training.seed": 3},
+    ]
 
 
 @pytest.mark.slow

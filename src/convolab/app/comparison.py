@@ -119,11 +119,9 @@ def same_as_study(folder: Path) -> SameAs:
 def recipe_differences(runs: Sequence["convolab.Run"]) -> dict[str, list[str]]:
     """The keys in which recipes differ, and each one's value; seeds are among them."""
     from convolab.studies.section import format_arm_value
+    from convolab.training.recipe_changes import flat_recipe
 
-    flat = [
-        {f"{section}.{key}": value for section, keys in run.recipe.to_dict().items() for key, value in keys.items()}
-        for run in runs
-    ]
+    flat = [flat_recipe(run.recipe) for run in runs]
     keys = dict.fromkeys(key for one in flat for key in one)
     different = [key for key in keys if len({repr(one.get(key)) for one in flat}) > 1][:MAX_DIFFERENCES]
     return {key: [format_arm_value(one[key]) if key in one else "" for one in flat] for key in different}

@@ -23,6 +23,7 @@ from convolab.training.callbacks import TrainingCallbacks
 from convolab.training.history import EpochMetrics
 from convolab.training.playback import PlaybackLogger
 from convolab.training.recipe import Recipe
+from convolab.training.recipe_changes import flat_recipe
 from convolab.training.run_folder import LOG_FILE
 from convolab.training.run_records import RunId
 from convolab.training.trainer import Trainer
@@ -155,11 +156,6 @@ def logged_values(epoch: EpochMetrics) -> dict[str, float]:
     """What a log has of an epoch: losses in nats, accuracies in [0, 1]."""
     values = {name: getattr(epoch, quantity) for quantity, name in QUANTITIES.items()}
     return {name: value for name, value in values.items() if value is not None and value == value}
-
-
-def flat_recipe(recipe: Recipe) -> dict[str, object]:
-    """The keys of a recipe as `section.key`."""
-    return {f"{section}.{key}": value for section, keys in recipe.to_dict().items() for key, value in keys.items()}
 
 
 def require_logger(name: str | None) -> None:
