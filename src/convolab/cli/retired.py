@@ -51,6 +51,9 @@ RECIPE_KEYS = {
     "sampling.name": "NAME",
 }
 
+# An option that took no value once -> what to give it.
+NEEDS_VALUE = {"handin verify --csv": "give a file to write, or - to print the table"}
+
 # An option that another command has -> how this one does it.
 OTHER_WAYS = {
     "study --epochs": "set training.epochs in the study file, or give coursework a --budget",
