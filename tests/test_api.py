@@ -127,12 +127,15 @@ def test_the_python_call_trains_the_same_bits_as_its_recipe(tmp_path: Path) -> N
     [
         ({"epoch": 3}, "train has no keyword 'epoch': did you mean 'epochs'?"),
         ({"learning_rate": 3}, "train has no keyword 'learning_rate': did you mean 'lr'?"),
+        ({"dropout": 0.2}, "train has no keyword 'dropout': give model={'dropout': ...}"),
+        ({"weight_decay": 0}, "train has no keyword 'weight_decay': give optimizer={'weight_decay': ...}"),
         ({"model": 3}, "model = 3: give the section's keys as a dict"),
         ({"model": {"chanels": [3]}}, "chanels"),
         ({"epochs": 0}, "training.epochs = 0"),
         ({"lr": -1.0}, "optimizer.lr = -1.0"),
         ({"overrides": {"optimizer.rate": 1}}, "a recipe has no key 'optimizer.rate'"),
         ({"data": "cifar01"}, "did you mean 'cifar10'"),
+        ({"data": "mnist"}, "did you mean torchvision:MNIST@PATH"),
         ({"batch_size": 100_000}, "a batch of 100000 is larger"),
     ],
 )

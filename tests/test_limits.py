@@ -12,6 +12,7 @@ PACKAGE = PAGE.parents[1] / "src" / "convolab"
 # By module, for what reason: nothing that a person gives is refused for these.
 INTERNAL = {
     "how much is shown, the rest being elsewhere": """cli.commands.handin.MAX_SHOWN_SIGNS cli.commands.handin.MAX_SHOWN_NAMES 
+        cli.commands.runs.MAX_CHANGED
         cli.findings.MAX_NET_NAME cli.searches.MAX_LISTED core.calls.MAX_LISTED core.errors.MAX_MESSAGE_LENGTH
         core.escape.MAX_FILE_NAME_PART handin.check.MAX_WORDS_CHARS handin.notebook_file.MAX_SHOWN
         handin.one_line_errors.MAX_LINE_CHARS handin.verify.verify.MAX_LISTED inspection.adversarial.finding.MAX_PANEL_ROWS

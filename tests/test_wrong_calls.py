@@ -90,6 +90,9 @@ WRONG_VALUES = {
     "fit(NET, load('digits').train, device='cuda:x')": "unknown device 'cuda:x': give cpu, cuda or mps",
     "fit(NET, load('digits').train, np.int64(3))": "validation = 3 is of the wrong type: give ImageDataset or Subset",
     "fit(NET, load('digits').train, optimizer=[])": "optimizer = []: give one of convolab's",
+    "fit(NET, load('digits').train, optimizer='adamm')": "unknown optimizer 'adamm': did you mean 'adam'?",
+    "fit(NET, load('digits').train, epochs=0)": "training.epochs = 0: give a number above 0",
+    "fit(NET, load('digits').train, training=[3])": "training = [3]: give epochs=10",
     "train('shallow_net', device='x')": "unknown device 'x'",
     "register(None)": "give a function or class that makes a network",
     "Run(np.int64(3))": "folder = 3 is of the wrong type: give Path or str",
@@ -125,6 +128,7 @@ RIGHT_VALUES = {
     "len(build('shallow_net', [1, 8, 8], np.int64(10))(torch.zeros(1, 1, 8, 8))[0])": 10,
     "ImageClassifier(NET, mean=np.array([0.5]), std=torch.ones(1), input_size=(8, 8), classes=['a']).mean": (0.5,),
     "len(fit(NET, load('digits').train, training=Training(epochs=1), device=torch.device('cpu')))": 1,
+    "len(fit(NET, load('digits').train, epochs=np.int64(2), lr=np.float32(0.1), optimizer='adam'))": 2,
 }
 
 

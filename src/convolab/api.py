@@ -1,7 +1,7 @@
 """What a person calls in Python: names, paths and arrays become what the layers below take, and progress is shown.
 
 `convolab.train`, `explain`, `fool`, `locate` and `summary` are these, and those of studies in `api_studies`. The functions
-below them in `training`, `inspection`, `analysis` and `studies` take objects only and show nothing.
+below them in `training`, `inspection`, `analysis` and `studies` take objects only and, but for a training, show nothing.
 """
 
 import inspect
@@ -354,7 +354,7 @@ def summary(
         network: A network, its name ("simple_convnet", "timm/NAME", "torchvision/NAME", "file.py:Name"), a run or its
             folder; or a function that builds a network, which is then built without weights.
         input_shape: Of one input without the batch, such as (3, 32, 32) or "3x32x32"; by default that of the run or the
-            library.
+            library, and (3, 32, 32) of another network by name.
         batch_size: Inputs at a time; MACs and memory are those of one batch.
         classes: Number of logits of a network by name; by default 10, or the library's own number.
         model: Options of a network by name, such as {"channels": [8, 16]}; not of a library's.
@@ -367,7 +367,7 @@ def summary(
     Raises:
         LabError: For an unknown name, a shape that is not known or does not fit the network.
 
-    >>> summary("simple_convnet", (3, 32, 32)).num_parameters
+    >>> summary("simple_convnet").num_parameters
     24346
     """
     given_shape = None if input_shape is None else parse_input_shape(input_shape)

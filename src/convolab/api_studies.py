@@ -109,8 +109,8 @@ def compare(runs: Run | str | Path | Sequence[Run | str | Path]) -> StudyResult:
     Runs that differ only in their seed form one arm; every arm is compared with the first.
 
     Args:
-        runs: Runs or their folders, or "STUDY:ARM" with a study's folder. A study's folder alone gives what that study
-            has found so far.
+        runs: Runs or their folders, a folder that holds some, or "STUDY:ARM" with a study's folder. A study's folder alone
+            gives what that study has found so far.
 
     Returns:
         The result; `result.sections[0].contrast_results` are the verdicts, `result.save("report.html")` writes the report.

@@ -1,5 +1,6 @@
 """What a person gives, as what the layers below take: names, paths and arrays become networks, images and overrides."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
@@ -14,7 +15,7 @@ from convolab.models.classifier import ImageClassifier
 from convolab.models.inference import freeze_for_inference
 from convolab.models.libraries import split_library
 from convolab.models.pretrained import BUNDLED_NETWORKS, offline_if_unreachable, pretrained
-from convolab.models.registry import NETWORKS
+from convolab.models.registry import NETWORKS, is_own_factory
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
 
@@ -54,26 +55,38 @@ def train_overrides(
 
 
 def flatten_sections(settings: Mapping[str, Json]) -> dict[str, Json]:
-    """Sections of a recipe as overrides. Raises LabError, naming the nearest word, for what is no section.
+    """Sections of a recipe as overrides. Raises LabError for what is no section, with what to write in its place.
 
     >>> flatten_sections({"model": {"name": "simple_convnet", "residual": True}})
     {'model.name': 'simple_convnet', 'model.residual': True}
     """
     overrides: dict[str, Json] = {}
     for name, value in settings.items():
-        known = name in Recipe.model_fields or "." in name
-        nearest = (
-            "did you mean 'lr'?"
-            if name in ("learning_rate", "rate")
-            else suggest(name, {*TRAIN_KEYWORDS, *OTHER_KEYWORDS, *Recipe.model_fields})
-        )
-        require(known, f"train has no keyword '{name}': {nearest}")
+        if name not in Recipe.model_fields and "." not in name:
+            raise LabError(f"train has no keyword '{name}': {advise_keyword(name)}")
         if isinstance(value, Mapping):
             overrides |= {f"{name}.{key}": entry for key, entry in value.items()}
         else:
             require("." in name, f"{name} = {value!r}: give the section's keys as a dict, such as {{'name': ...}}")
             overrides[name] = value
     return overrides
+
+
+def advise_keyword(name: str) -> str:
+    """What to write for a keyword that `train` does not have: the recipe's section with such a key, or the nearest word.
+
+    >>> advise_keyword("weight_decay"), advise_keyword("dropout"), advise_keyword("epoch")
+    ("give optimizer={'weight_decay': ...}", "give model={'dropout': ...}", "did you mean 'epochs'?")
+    """
+    if name in ("learning_rate", "rate"):
+        return "did you mean 'lr'?"
+    sections = [section for section, keys in Recipe() if keys is not None and name in type(keys).model_fields]
+    ours = [factory for factory in NETWORKS.values() if not is_own_factory(factory)]
+    if any(name in list(inspect.signature(factory).parameters)[2:] for factory in ours):
+        sections.append("model")
+    if len(sections) == 1:
+        return f"give {sections[0]}={{'{name}': ...}}"
+    return suggest(name, {*TRAIN_KEYWORDS, *OTHER_KEYWORDS, *Recipe.model_fields})
 
 
 def parse_input_shape(shape: Sequence[int] | str) -> tuple[int, ...]:

@@ -71,3 +71,15 @@ DRAW_LONG = """async count => {
 
 def test_two_hundred_runs_of_a_thousand_epochs_are_drawn(page: "Page") -> None:
     assert page.evaluate(DRAW_LONG, 200_000) == 200_000
+
+
+LOOKS = """async () => {
+  const {colorOf, dashOf} = await import("/static/chart.js");
+  return Array.from({length: 28}, (_, index) => [colorOf(index), dashOf(index)]);
+}"""
+
+
+def test_curves_differ_in_color_and_in_dash_from_the_next_and_none_of_28_looks_like_another(page: "Page") -> None:
+    looks = page.evaluate(LOOKS)
+    assert len(set(map(tuple, looks))) == 28
+    assert all(one[0] != other[0] and one[1] != other[1] for one, other in pairwise(looks))

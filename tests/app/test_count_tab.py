@@ -267,6 +267,23 @@ def test_a_persons_way_through_the_layers_by_mouse_and_by_keyboard(tmp_path: Pat
 
 
 @pytest.mark.slow
+def test_the_line_of_an_error_stays_in_sight_where_the_page_is_scrolled(tmp_path: Path) -> None:
+    with (
+        served_app(tmp_path / "runs") as address,
+        chromium() as browser,
+        page_in(browser, f"{address}?tab=count") as page,
+    ):
+        page.set_viewport_size({"width": 900, "height": 300})
+        page.locator("#count-option-channels").fill("[8, ")
+        page.wait_for_selector("#panel-count > .error:not([hidden])")
+        page.evaluate("window.scrollTo(0, 400)")
+        assert page.evaluate("window.scrollY") > 200
+        box = page.locator("#panel-count > .error").bounding_box()
+        assert box is not None
+        assert 0 <= box["y"] < 100
+
+
+@pytest.mark.slow
 def test_nothing_of_the_last_network_stays_beside_the_error_of_another(tmp_path: Path) -> None:
     with (
         served_app(tmp_path / "runs") as address,

@@ -34,3 +34,18 @@ def test_the_job_the_command_and_the_python_of_a_run_that_goes_on_are_the_same(
     started = client.post("/api/train/resume", json={"run": "small", "epochs": epochs}, headers=ORIGIN).json()
     assert started["name"] == ("small-1" if more else "small")
     assert state.jobs.entries()[0].arguments == ["resume", str(run), *options]
+
+
+def test_a_finished_run_that_was_not_tested_has_the_command_and_the_python_of_its_test(
+    looked_at: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, run = client_of(AppState(RunsFolder(looked_at), Jobs(looked_at, tmp_path / "queue"))), looked_at / "small"
+    (row,) = [row for row in client.get("/api/runs").json()["runs"] if row["name"] == "small"]
+    assert row["is_to_test"] == (convolab.Run(run).test_result is None)
+    same = client.get("/api/train/same-as-test", params={"run": "small"}).json()
+    assert require_command(same["command"]) == "test"
+    assert shlex.split(same["command"]) == ["convolab", "test", str(run)]
+    calls: list[object] = []
+    monkeypatch.setattr(convolab.Run, "test", lambda run: calls.append(run.folder))
+    run_python(same["python"])
+    assert calls == [run]

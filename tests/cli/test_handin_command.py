@@ -28,10 +28,19 @@ def test_start_check_and_pack_lead_from_the_first_notebook_to_the_zip(run_cli) -
     assert len([line for line in checked.out.splitlines() if not_run in line]) == 2  # once for each notebook
     packed = run_cli("handin", "pack", "work", "--name", "Ada")
     assert packed.code == 0
-    assert "20 items open: see OPEN.md in it" in packed.err
+    assert "20 items open: convolab handin check work --details lists what to do" in packed.err
     assert Path("handin.zip").is_file()
     again = run_cli("handin", "pack", "work", "--name", "Ada")
     assert "handin.zip was the hand-in of Ada, 0 of 20 items done: replaced" in again.err
+
+
+def test_check_and_pack_take_the_folder_that_one_is_in(run_cli, monkeypatch) -> None:
+    run_cli("handin", "start", "work")
+    monkeypatch.chdir("work")
+    assert "0 of 20 items done" in run_cli("handin", "check").out
+    packed = run_cli("handin", "pack", "--name", "Ada")
+    assert packed.code == 0, packed.err
+    assert Path("handin.zip").is_file()
 
 
 @pytest.mark.slow

@@ -44,8 +44,12 @@ def test_a_class_is_a_table_with_a_row_for_each_and_what_was_found(run_cli, pack
     again = run_cli("handin", "verify", "inbox", "--out", "report")
     assert again.code == 2
     assert "its points may have been changed by hand" in again.err
-    as_csv = run_cli("handin", "verify", "inbox", "--csv")
-    assert as_csv.out == Path("report/class.csv").read_text(encoding="utf-8-sig")
+    printed = run_cli("handin", "verify", "inbox", "--csv", "-")
+    assert printed.out == Path("report/class.csv").read_text(encoding="utf-8-sig")
+    assert "written: table.csv" in run_cli("handin", "verify", "inbox", "--csv", "table.csv").out
+    assert Path("table.csv").read_bytes() == Path("report/class.csv").read_bytes()
+    again = run_cli("handin", "verify", "inbox", "--csv", "table.csv")
+    assert (again.code, "its points may have been changed by hand: give another name" in again.err) == (2, True)
     as_json = json.loads(run_cli("handin", "verify", "inbox", "--json").out)
     assert [entry["name"] for entry in as_json["hand_ins"]] == ["Ada", "Bela", "c"]
 
@@ -64,7 +68,9 @@ def test_hand_ins_without_contradictions_exit_with_0(run_cli, packed) -> None:
         (("a.zip", "--rerun", "3"), "give --seed"),
         (("a.zip", "--rerun", "0", "--seed", "1"), "trains nothing again"),
         (("a.zip", "--homework", "none.toml"), "cannot read none.toml"),
-        (("a.zip", "--json", "--csv"), "give one of them"),
+        (("a.zip", "--json", "--csv", "-"), "give one of them"),
+        (("a.zip", "--csv", "table.txt"), "give a name ending in .csv, or - to print the table"),
+        (("a.zip", "--csv"), "--csv takes a value: give a file to write, or - to print the table"),
         (("a.zip", "--out", "a.zip"), "is a file"),
         (("a.zip", "--seed", "x"), "--seed x"),
         (("a.zip", "--rerum", "3"), "--rerun"),

@@ -23,10 +23,11 @@ from PIL import Image
 import convolab
 from convolab.cli.main import COMMANDS, help_line, load_command
 from convolab.cli.run_status import next_command
-from convolab.data.catalog import load
-from convolab.models.registry import NETWORKS
+from convolab.data.catalog import DATASETS, load
+from convolab.models.registry import NETWORKS, is_own_factory
 from convolab.plots.images import to_pil_image
 from convolab.training.lock import is_locked, run_lock
+from convolab.training.recipe import Recipe
 from convolab.training.run import Run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,6 +136,24 @@ def test_options_override_keys_of_a_recipe_file(run_cli) -> None:
 
 
 @pytest.mark.slow
+def test_optimizer_schedule_and_augment_are_options_of_train_and_a_new_name_has_its_own_defaults(run_cli) -> None:
+    Path("r.toml").write_text("[optimizer]\nlr = 0.5\n[schedule]\nname = 'step'\ngamma = 0.5\n")
+    options = ("--optimizer", "adam", "--schedule", "cosine", "--augment", "crop:1, flip")
+    result = run_cli("train", "shallow_net", "--recipe", "r.toml", "--epochs", 1, *options, "--out", "a")
+    assert result.code == 0, result.err
+    names = {"optimizer.name": "adam", "schedule.name": "cosine", "data.augment": ["crop:1", "flip"]}
+    expected = Recipe().with_overrides({"model.name": "shallow_net", "training.epochs": 1, **names})
+    assert Run("a").recipe.key == expected.key
+
+
+@pytest.mark.slow
+def test_a_recipe_s_file_may_stand_in_the_place_of_the_network(run_cli) -> None:
+    Path("r.toml").write_text('[model]\nname = "shallow_net"\nhidden = 16\n[training]\nepochs = 1\n')
+    assert run_cli("train", "r.toml", "--out", "a").code == 0
+    assert Run("a").recipe.key == Recipe.read("r.toml").key
+
+
+@pytest.mark.slow
 def test_without_out_two_runs_get_two_readable_folders(run_cli) -> None:
     for _ in range(2):
         assert run_cli("train", "shallow_net", "--set", "training.epochs=1").code == 0
@@ -168,11 +187,13 @@ def test_a_folder_of_images_is_trained_on_and_unreadable_files_are_named(run_cli
 
 @pytest.mark.slow
 def test_one_batch_is_overfitted_and_the_steps_are_reported(run_cli) -> None:
-    result = run_cli("train", "simple_convnet", "--overfit-one-batch", "--out", "o", "--json")
+    command = ("train", "simple_convnet", "--overfit-one-batch")
+    result = run_cli(*command, "--out", "o", "--json")
     report = json.loads(result.out)
     assert (result.code, report["success"], report["accuracy"]) == (0, True, 1.0)
     assert len(json.loads(Path("o/overfit.json").read_text())["accuracies"]) == report["steps"] + 1
     assert Path("o/overfit.png").stat().st_size > 1000
+    assert "curve: o/overfit.html (also .svg, .png and .json)" in run_cli(*command, "--out", "o").out
 
 
 @pytest.mark.slow
@@ -189,6 +210,9 @@ def test_a_network_that_cannot_overfit_a_batch_exits_with_1(run_cli) -> None:
     [
         (("train",), "simple_convnet"),
         (("train", "simple_convet"), "did you mean 'simple_convnet'?"),
+        (("train", "resnet18"), "did you mean timm/resnet18 or torchvision/resnet18?"),
+        (("train", "none.toml"), "cannot read the recipe none.toml"),
+        (("train", "none.toml", "--recipe", "other.toml"), "none.toml and other.toml are both recipes"),
         (("train", "shallow_net", "--data", "cifar01"), "did you mean 'cifar10'?"),
         (("train", "shallow_net", "--set", "optimizer.name=adamm"), "did you mean 'adam'?"),
         (("train", "shallow_net", "--set", "optimizer.lrr=1"), "did you mean 'lr'?"),
@@ -263,6 +287,8 @@ def test_in_a_pipe_there_are_plain_lines_and_no_progress_bars(run_cli) -> None:
     [
         (["--epochs", "3", "--set", "training.epochs=4"], "training.epochs is given twice"),
         (["--lr", "0.1", "--set", "optimizer.lr=0.1"], "optimizer.lr is given twice"),
+        (["--optimizer", "adam", "--set", "optimizer.name=sgd"], "optimizer.name is given twice"),
+        (["--augment", "flip", "--set", "data.augment=[]"], "data.augment is given twice"),
         (["--set", "data.limit=50", "--set", "data.limit=60"], "data.limit is given twice, by --set"),
         (["--overfit-one-batch", "--log", "playback"], "--log is for a training of epochs"),
     ],
@@ -409,6 +435,25 @@ def commands_with_words(command: Any, words: tuple[str, ...]) -> Iterator[tuple[
     yield words, command
     for name, inner in getattr(command, "commands", {}).items():
         yield from commands_with_words(inner, (*words, name))
+
+
+def test_the_help_of_train_names_the_networks_the_datasets_and_the_defaults_of_a_recipe() -> None:
+    parameters = {parameter.name: parameter for parameter in load_command("train").params}
+    shown = {name: str(parameter.show_default) for name, parameter in parameters.items()}
+    recipe = Recipe()
+    defaults = {
+        "data": recipe.data.name, "epochs": recipe.training.epochs, "batch_size": recipe.training.batch_size,
+        "seed": recipe.training.seed, "optimizer": recipe.optimizer.name, "schedule": recipe.schedule.name,
+    }  # fmt: skip
+    assert {name: shown[name] for name in defaults} == {
+        name: f"the recipe's, else {default}" for name, default in defaults.items()
+    }
+    assert all(name in parameters["data"].help for name in DATASETS)
+    others = ("efficientnet_lite1", "efficientnet_lite2", "shallow_net_class")
+    ours = [name for name, factory in NETWORKS.items() if not is_own_factory(factory) and name not in others]
+    for command in ("train", "summary"):
+        help_text = next(p.help for p in load_command(command).params if p.name == "network")
+        assert all(name in help_text for name in ours)
 
 
 @pytest.mark.slow
@@ -600,8 +645,21 @@ def test_in_a_pipe_runs_are_listed_with_every_column(run_cli, monkeypatch) -> No
     run_cli("train", "shallow_net", *QUICK, "--out", "runs/a")
     monkeypatch.setenv("COLUMNS", "20")
     heading, row = (line.split("\t") for line in run_cli("runs").out.splitlines())
-    assert heading == ["run", "status", "epochs", "best validation", "test", "network", "data", "recipe", "parent"]
+    assert heading[:5] == ["run", "status", "epochs", "changed", "best validation"]
+    assert heading[5:] == ["test", "network", "data", "recipe", "parent"]
     assert row[:3] == ["runs/a", "finished", "2/2"]
+
+
+@pytest.mark.slow
+def test_runs_are_listed_with_the_keys_in_which_they_are_not_the_default(run_cli) -> None:
+    run_cli("train", "shallow_net", *QUICK, "--out", "runs/a")
+    run_cli("train", "shallow_net", *QUICK, "--optimizer", "adam", "--lr", 0.01, "--seed", 3, "--out", "runs/b")
+    _, *rows = (line.split("\t") for line in run_cli("runs").out.splitlines())
+    assert [row[3] for row in rows] == ["-", "optimizer=adam, lr=0.01, seed=3"]
+    assert [row["changed"] for row in json.loads(run_cli("runs", "--json").out)] == [
+        {},
+        {"optimizer.name": "adam", "optimizer.lr": 0.01, "training.seed": 3},
+    ]
 
 
 @pytest.mark.slow

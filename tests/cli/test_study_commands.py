@@ -151,6 +151,10 @@ def test_runs_and_arms_of_studies_are_compared(run_cli, study: Path) -> None:
             "unknown device 'tpu': give cpu, cuda or mps",
         ),
         (["sweep", "shallow_net", "optimizer.lr"], "is not a sweep"),
+        (
+            ["sweep", "shallow_net", "optimizer.lr=0.1..0.2", "--search", "2", "--log", "playback"],
+            "--log is for a grid",
+        ),
         (["sweep", "shallow_net", "optimizer.lr=0.1,0.1"], "the grid holds a value twice"),
         (["sweep", "shallow_net", "optimizer.lr=0.1", "optimizer.lr=0.2"], "a key is given twice"),
         (
@@ -212,12 +216,13 @@ def wait_for(pattern: str, process: subprocess.Popen, seconds: float = 60) -> No
 @pytest.mark.timing
 def test_control_c_stops_a_study_with_its_runs_saved(run_cli, study: Path) -> None:
     Path("long.toml").write_text(STUDY.replace("epochs = 2", "epochs = 400"))
-    process = start_convolab("study", "long.toml", stderr=subprocess.PIPE, text=True)
+    process = start_convolab("study", "long.toml", stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for("studies/rates/runs/*/state.safetensors", process)
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "stopping after the current steps" in err
+    assert out.endswith("; stopped: run the same command to continue\n")
     summaries = [json.loads(path.read_text()) for path in Path("studies/rates/runs").glob("*/summary.json")]
     assert {summary["status"] for summary in summaries} == {"stopped"}
     assert all(summary["epochs_done"] < 400 for summary in summaries)
@@ -272,6 +277,13 @@ def test_a_sweep_over_networks_of_ones_own_runs_and_its_arms_and_runs_are_compar
     assert compared.code == 0, compared.err
     assert run_cli("sweep", "nets/a.py:A", "optimizer.lr=.1,.01", *FAST).code == 0
     assert Path("studies/a-A-lr-digits/report.html").exists()
+
+
+@pytest.mark.slow
+def test_a_sweep_logs_each_of_its_runs_as_a_study_does(run_cli) -> None:
+    swept = run_cli("sweep", "shallow_net", "optimizer.lr=0.1,0.01", *FAST, "--log", "playback", "--out", "s")
+    assert swept.code == 0, swept.err
+    assert len(list(Path("s/runs").glob("*/playback"))) == 2
 
 
 @pytest.mark.slow

@@ -106,6 +106,13 @@ def test_a_layer_without_parameters_is_drawn_beside_one_that_has_some(run_cli) -
     )
 
 
+def test_a_network_by_name_is_summarized_for_3x32x32_where_no_input_is_given(run_cli) -> None:
+    (given, left_out) = (run_cli("summary", "simple_convnet", *words) for words in (("--input", "3x32x32"), ()))
+    assert left_out.code == 0
+    assert left_out.out == given.out
+    assert convolab.summary("simple_convnet").input_shape == (3, 32, 32)
+
+
 @pytest.mark.slow
 def test_a_run_is_summarized_for_the_image_shape_of_its_training(run_cli) -> None:
     assert run_cli("train", "shallow_net", "--set", "training.epochs=1", "--out", "runs/a").code == 0
@@ -179,7 +186,6 @@ def test_a_deep_network_is_drawn_by_blocks(run_cli) -> None:
         ((), "name one network, or give one --layer"),
         (("simple_convnet", "--layer", "ReLU()"), "name one network, or give one --layer"),
         (("simple_convet", "--input", "3x32x32"), "did you mean 'simple_convnet'?"),
-        (("simple_convnet",), "give it, such as 3x32x32"),
         (("simple_convnet", "--input", "3x32"), "needs the shape of an image, such as 3x32x32"),
         (("simple_convnet", "--input", "3x-2x2"), "is not a shape"),
         (("simple_convnet", "--input", "3x0x2"), "is not a shape"),
@@ -245,6 +251,17 @@ def test_an_option_that_does_not_fit_is_one_line(run_cli, words: list[str], mess
     assert found.code == 2
     assert message in found.err
     assert found.err.count("\n") == 1
+
+
+def test_the_options_of_a_network_by_name_are_listed_below_its_table(run_cli) -> None:
+    Path("mine.py").write_text(
+        "from torch import nn\n"
+        "def Net(shape, classes, width: int = 4, bias: bool = True):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(12, width), nn.Linear(width, classes, bias=bias))\n"
+    )
+    assert "with their defaults: width=4, bias=true\n" in run_cli("summary", "mine.py:Net", "--input", "3x2x2").out
+    assert "with their defaults: hidden=128\n" in run_cli("summary", "shallow_net").out
+    assert "options of the network" not in run_cli("summary", "--layer", "Linear(3, 4)", "--input", "3").out
 
 
 def test_a_run_or_a_network_takes_no_options_because_it_has_them() -> None:

@@ -3,11 +3,14 @@
 import pytest
 
 from convolab.cli.main import load_command
-from convolab.cli.retired import OTHER_WAYS
+from convolab.cli.retired import OTHER_WAYS, RECIPE_KEYS
+from convolab.models.registry import factory_signature
+from convolab.training.recipe import Recipe
 
 USAGE = {
     "train --nosuch": "convolab train has no option '--nosuch'",
     "train simple_convnet --epoch 3": "did you mean '--epochs'?",
+    "train simple_convnet --dropout 0.2": "has no option '--dropout': give --set 'model.dropout=X'",
     "train simple_convnet --epochs ten": "convolab train: --epochs ten: ",
     "train simple_convnet --epochs=ten": "'--epochs'",
     "train simple_convnet --epochs": "option '--epochs' requires an argument",
@@ -42,6 +45,16 @@ def test_a_number_out_of_an_options_range_says_what_to_give(run_cli) -> None:
 def test_an_option_with_another_way_is_no_option_of_its_command(words: str) -> None:
     command, _, option = words.partition(" ")
     assert option not in {name for parameter in load_command(command).params for name in parameter.opts}
+
+
+def test_every_key_that_takes_the_place_of_an_option_is_a_recipe_s() -> None:
+    options = factory_signature("simple_convnet").parameters
+    for section, _, key in (name.partition(".") for name in RECIPE_KEYS):
+        assert section in Recipe.model_fields
+        assert key == "name" or key in {
+            *type(getattr(Recipe(), section)).model_fields,
+            *(options if section == "model" else ()),
+        }
 
 
 def test_a_group_of_commands_alone_shows_its_help(run_cli) -> None:

@@ -85,7 +85,12 @@ def test_the_catalog_describes_cifar10_correctly(cifar10_dir):
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("cifar01", "did you mean 'cifar10'"), ("folder", "did you mean 'folder:PATH'"), ("x", "known: cifar10, ")],
+    [
+        ("cifar01", "did you mean 'cifar10'"),
+        ("mnist", "did you mean torchvision:MNIST@PATH"),
+        ("folder", "did you mean 'folder:PATH'"),
+        ("x", "known: cifar10, "),
+    ],
 )
 def test_the_error_about_an_unknown_name_suggests_the_nearest(name, hint):
     for function in (load, download_dataset, default_augmentation):

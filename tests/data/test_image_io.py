@@ -108,10 +108,14 @@ def test_damaged_exif_does_not_prevent_reading_a_good_image(tmp_path, recwarn):
     assert not recwarn.list
 
 
-def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+def test_a_missing_file_a_folder_and_a_run_are_refused(tmp_path):
     for path, message in ((tmp_path / "gone.png", "there is no such file"), (tmp_path, "this is a folder")):
         with pytest.raises(LabError, match=f"^{path}: {message}"):
             read_image_file(path)
+    for name in ("recipe.toml", "summary.json"):
+        (tmp_path / name).touch()
+    with pytest.raises(LabError, match=f"this is a run: give an image, and the run as the network \\(--net {tmp_path}"):
+        read_image_file(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -320,6 +320,10 @@ def test_the_error_about_an_unknown_network_suggests_the_nearest() -> None:
         LabError, match=r"known: efficientnet_lite0, .*resnet_small, shallow_net, shallow_net_class, simple_convnet"
     ):
         build("zzz", (3, 32, 32), 10)
+    with pytest.raises(LabError, match=r"'mine\.toml' is a recipe, not a network"):
+        build("mine.toml", (3, 32, 32), 10)
+    with pytest.raises(LabError, match="did you mean timm/resnet18 or torchvision/resnet18"):
+        build("resnet18", (3, 32, 32), 10)
 
 
 def test_the_error_about_an_unknown_option_suggests_the_nearest() -> None:

@@ -22,8 +22,10 @@ def test_networks_of_the_registry_are_built_for_the_given_shape_and_classes() ->
     net = build("simple_convnet", (1, 28, 28), 7)
     assert (net.features[0].conv.in_channels, net.head.linear.out_features) == (1, 7)
     assert build("simple_convnet", (3, 32, 32)).head.linear.out_features == 10
+    assert build("simple_convnet").features[0].conv.in_channels == 3
+    assert resolve_model("simple_convnet").input_shape == (3, 32, 32)
     with pytest.raises(LabError, match="needs the shape of an image, such as 3x32x32"):
-        build("simple_convnet")
+        build("simple_convnet", (3, 32))
 
 
 def test_a_users_own_network_is_found_in_its_file(tmp_path: Path) -> None:

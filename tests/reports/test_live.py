@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+import convolab
 from convolab.reports import live
 from convolab.reports.notebook import CURVES_SHARE, FIRST_CURVES_SECONDS, MIN_REDRAW_SECONDS, NotebookDisplay
+from convolab.training.callbacks import Callbacks
 from convolab.training.history import EpochMetrics
 
 nbformat = pytest.importorskip("nbformat", reason="notebooks are not installed: pip install 'convolab[notebook]'")
@@ -95,7 +97,7 @@ def test_a_wrong_keyword_is_one_line_in_a_notebook(executed: list[list[dict]]) -
 def test_the_stop_button_leaves_a_run_that_resumes(executed: list[list[dict]]) -> None:
     printed = "".join(output.get("text", "") for output in executed[6])
     assert "stopped 1" in printed
-    assert executed[7][0]["data"]["text/plain"] == "'finished'"
+    assert executed[7][-1]["data"]["text/plain"] == "'finished'"
 
 
 def test_a_thread_that_gets_no_signals_trains_without_a_handler() -> None:
@@ -212,3 +214,31 @@ def test_showing_a_training_draws_nothing_from_the_programs_own_generator() -> N
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_a_resumed_and_an_extended_run_and_a_fit_are_shown_as_a_training_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = convolab.train("shallow_net", epochs=1, out=tmp_path / "run", callbacks=Callbacks())
+    assert capsys.readouterr().err == ""
+    run.extend(2, tmp_path / "longer")
+    assert "\nepoch 2/2  training loss" in capsys.readouterr().err
+    run.extend(2, tmp_path / "silent", callbacks=Callbacks())
+    digits = convolab.load("digits")
+    net = convolab.build("shallow_net", digits.train.shape, 10)
+    convolab.fit(net, digits.train, training=convolab.Training(epochs=1), callbacks=Callbacks())
+    assert capsys.readouterr().err == ""
+    convolab.fit(net, digits.train, training=convolab.Training(epochs=1))
+    assert capsys.readouterr().err.startswith("epoch 1/1  training loss")
+
+
+@pytest.mark.slow
+def test_a_ctrl_c_in_a_run_that_is_resumed_or_extended_leaves_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = convolab.train("shallow_net", epochs=1, out=tmp_path / "run", callbacks=Callbacks())
+    monkeypatch.setattr(live.TrainingBar, "on_epoch", lambda *_: signal.raise_signal(signal.SIGINT))
+    longer = run.extend(4, tmp_path / "longer")
+    assert (longer.status, len(longer.history)) == ("stopped", 2)
+    assert (longer.resume().status, len(longer.history)) == ("stopped", 3)

@@ -42,6 +42,14 @@ def make_run(make_study: MakeStudy, digits: DatasetSplits, tmp_path: Path) -> Ma
 
 
 @pytest.mark.slow
+def test_a_folder_of_runs_stands_for_all_that_it_holds(make_run: MakeRun, tmp_path: Path):
+    make_run("runs/a")
+    make_run("runs/b", optimizer__lr=0.01)
+    result = compare_named([tmp_path / "runs"])
+    assert [arm.name for arm in result.sections[0].arms] == ["lr=0.1", "lr=0.01"]
+
+
+@pytest.mark.slow
 def test_runs_are_named_by_the_keys_in_which_they_differ(make_run: MakeRun):
     result = compare_runs([make_run("a"), make_run("b", optimizer__lr=0.01, training__epochs=3)])
     assert [arm.name for arm in result.sections[0].arms] == ["lr=0.1, epochs=2", "lr=0.01, epochs=3"]

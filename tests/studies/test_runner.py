@@ -309,6 +309,8 @@ def test_a_stopped_study_keeps_its_finished_runs_and_the_same_call_resumes_it(
         make_study(), tmp_path / "stopped", executor=in_process, on_event=done.append, should_stop=lambda: len(done) > 6
     )
     assert "missing" in statuses(stopped).values()
+    (note,) = stopped.notes  # a count, and not a line for each run
+    assert " not trained yet" in note
     assert without_times(
         study_result_to_dict(execute_study(make_study(), tmp_path / "stopped", executor=in_process))
     ) == without_times(expected)

@@ -489,7 +489,7 @@ def test_an_option_of_an_unusual_default_gives_no_warning(parts: Callable[..., R
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("training", {"epochs": 1}),
+        ("training", [1]),
         ("optimizer", torch.optim.Adam),
         ("schedule", len),
         ("sampling", len),

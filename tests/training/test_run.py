@@ -1075,6 +1075,19 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path):
     assert error_line(Run, tmp_path / "nowhere").endswith("give one made by convolab train")
 
 
+def test_what_is_no_run_folder_is_answered_with_what_it_is_or_with_the_nearest_run(tmp_path: Path, finished_run: Run):
+    (tmp_path / "runs").mkdir()
+    shutil.copytree(finished_run.folder, tmp_path / "runs" / "digits")
+    of_runs = error_line(Run, tmp_path / "runs")
+    assert of_runs.endswith(
+        f"is not a run folder: it holds 1 run: give one of them, such as {tmp_path / 'runs' / 'digits'}"
+    )
+    misspelled = error_line(Run, tmp_path / "runs" / "digit")
+    assert misspelled.endswith(f"there is no such folder: did you mean '{tmp_path / 'runs' / 'digits'}'?")
+    (tmp_path / "study.toml").write_text("")
+    assert "it is a study's, which convolab compare shows" in error_line(Run, tmp_path)
+
+
 def test_all_runs_below_a_folder_are_found(tmp_path: Path, finished_run: Run):
     shutil.copytree(finished_run.folder, tmp_path / "a" / "b" / "c")
     (tmp_path / "no run").mkdir()

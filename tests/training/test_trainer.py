@@ -28,6 +28,7 @@ from convolab.training.checkpoint import read_tensors, write_tensors
 from convolab.training.evaluation import evaluate
 from convolab.training.fit import fit
 from convolab.training.history import EpochMetrics, best_epoch_of
+from convolab.training.losses import Focal
 from convolab.training.lr_schedule import CosineLR, OneCycleLR, StepLR
 from convolab.training.optim import SGD, Adam, AdamW, Muon, Optimizer
 from convolab.training.overfit import overfit_single_batch
@@ -711,6 +712,17 @@ def test_the_random_numbers_of_a_step_do_not_depend_on_the_steps_before() -> Non
 def draw_and_raise(_: Tensor, __: Tensor) -> None:
     torch.rand(3)
     raise KeyboardInterrupt
+
+
+def test_fit_takes_names_dicts_and_numbers_as_train_does_and_trains_the_same() -> None:
+    by_name, by_object = linear(), linear()
+    fit(
+        by_name, digits(96), epochs=2, lr=0.01, batch_size=32, seed=1, optimizer="adam", schedule="cosine",
+        loss={"name": "focal", "gamma": 1.0}, training={"label_smoothing": 0.0},
+    )  # fmt: skip
+    training = Training(epochs=2, batch_size=32, seed=1)
+    fit(by_object, digits(96), optimizer=Adam(lr=0.01), schedule=CosineLR(), loss=Focal(gamma=1.0), training=training)
+    assert equal(snapshot(by_name), snapshot(by_object))
 
 
 def test_the_global_generator_is_as_before_after_a_fit_a_stop_and_an_exception() -> None:

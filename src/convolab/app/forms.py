@@ -27,7 +27,7 @@ MORE_KEYWORDS = {
     "optimizer": "optimizer.name",
     "schedule": "schedule.name",
     "augment": "data.augment",
-}  # of Python alone
+}  # of Python, and of `convolab train` alone: the commands on the page give them with --set
 OPTION = "option."  # how the name of a network's option begins
 # What can be checked only with the weights themselves.
 START_WEIGHTS = ("model.weights", "model.weights_sha256", "model.pretrained_lr_factor")
@@ -62,7 +62,7 @@ class TrainForm:
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> "TrainForm":
         """The form with the controls' values. Raises LabError, naming the control, for what cannot be read."""
-        from convolab.training.recipe import parse_override, parse_value
+        from convolab.training.recipe import parse_override, parse_value, transform_list
 
         require(len(values) <= MAX_CONTROLS, f"a training has {MAX_CONTROLS} controls at most")
         given: dict[str, str] = {}
@@ -235,23 +235,6 @@ def changed_sections(recipe: "Recipe") -> dict[str, dict[str, Json]]:
 
     default = Recipe().to_dict()
     return {name: keys for name, keys in recipe.to_dict().items() if keys != default.get(name)}
-
-
-def transform_list(text: str) -> list[str]:
-    """Transforms as a person lists them, with commas or as TOML.
-
-    >>> transform_list("crop:4, flip"), transform_list('["flip"]'), transform_list("none")
-    (['crop:4', 'flip'], ['flip'], [])
-    """
-    from convolab.training.recipe import parse_value
-
-    if text.startswith("["):
-        value = parse_value(text)
-        require(
-            isinstance(value, list), f"augment = {text[:80]}: give transforms with commas between, such as crop:4, flip"
-        )
-        return [str(entry) for entry in value] if isinstance(value, list) else []
-    return [] if text == "none" else [part.strip() for part in text.split(",") if part.strip()]
 
 
 def toml_text(value: object) -> str:

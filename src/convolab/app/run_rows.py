@@ -69,6 +69,7 @@ def describe_run(run: "Run") -> dict[str, Json]:
         "reason": run.summary["reason"],
         "best": best.validation_accuracy if best else None,
         "test": test.accuracy if test else None,
+        "is_to_test": run.summary["status"] == "finished" and test is None and run.has_test_images,
         "images_per_second": history[-1].images_per_second if history else None,
         "epoch_seconds": sum(recent) / len(recent) if recent else None,
         "started_at": run.summary["started_at"] or "",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from typer.core import TyperCommand, TyperGroup
 
-from convolab.cli.retired import OTHER_WAYS, refuse_retired
+from convolab.cli.retired import NEEDS_VALUE, OTHER_WAYS, refuse_retired
 from convolab.core.errors import LabError, suggest
 
 if TYPE_CHECKING:  # typer's own copy of click, which its older versions do not have: nothing of it is needed to run
@@ -73,6 +73,8 @@ def translate_usage_errors(command: "Command", context: "Context", args: Sequenc
         program = f"convolab {words}".strip()
         option = getattr(error, "option_name", None)
         if option is None or type(error).__name__ != "NoSuchOption":
+            if type(error).__name__ == "BadOptionUsage" and (value := NEEDS_VALUE.get(f"{words} {option}")):
+                raise LabError(f"{program}: {option} takes a value: {value}") from None
             names: list[str] = getattr(getattr(error, "param", None), "opts", [])
             value = next((word for name, word in pairwise(given) if name in names), None)
             message = format_message() if value is None else f"{names[0]} {value}: {getattr(error, 'message', '')}"

@@ -20,13 +20,22 @@ if TYPE_CHECKING:
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on standard output.")]
 DataOption = Annotated[
     str | None,
-    typer.Option("--data", help="Name of a dataset, or your images, such as folder:PATH.", show_default="the recipe's"),
+    typer.Option(
+        "--data",
+        help="digits, cifar10, cifar100, fashion_mnist, or your images, such as folder:PATH.",
+        show_default="the recipe's, else digits",
+    ),
 ]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override a recipe key, e.g. optimizer.lr=0.1. Repeatable.")
 ]
-EpochsOption = Annotated[int | None, typer.Option(help="The same as --set training.epochs=N.")]
-BatchSize = Annotated[int | None, typer.Option(help="The same as --set training.batch_size=N.")]
+EpochsOption = Annotated[
+    int | None,
+    typer.Option(help="Passes over the training images (training.epochs).", show_default="the recipe's, else 10"),
+]
+BatchSize = Annotated[
+    int | None, typer.Option(help="Images in a step (training.batch_size).", show_default="the recipe's, else 128")
+]
 DataDir = Annotated[
     Path | None,
     typer.Option(

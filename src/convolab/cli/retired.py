@@ -27,6 +27,33 @@ RETIRED = {
     "locate-score --count": "locate-score --num-objects",
 }
 
+# Keys of a recipe that people look for as options -> the values to write there.
+RECIPE_KEYS = {
+    "optimizer.weight_decay": "X",
+    "optimizer.momentum": "X",
+    "optimizer.nesterov": "true",
+    "schedule.gamma": "X",
+    "schedule.step_size": "N",
+    "schedule.warmup": "N",
+    "model.dropout": "X",
+    "model.channels": "[16,32]",
+    "model.batch_norm": "false",
+    "model.activation": "NAME",
+    "training.patience": "N",
+    "training.label_smoothing": "X",
+    "training.clip_norm": "X",
+    "training.ema": "X",
+    "training.precision": "NAME",
+    "data.limit": "N",
+    "data.validation": "X",
+    "data.image_size": "N",
+    "loss.name": "NAME",
+    "sampling.name": "NAME",
+}
+
+# An option that took no value once -> what to give it.
+NEEDS_VALUE = {"handin verify --csv": "give a file to write, or - to print the table"}
+
 # An option that another command has -> how this one does it.
 OTHER_WAYS = {
     "study --epochs": "set training.epochs in the study file, or give coursework a --budget",
@@ -35,9 +62,17 @@ OTHER_WAYS = {
     "study --seed": "give --seeds N, or list seeds in the study file",
     "sweep --seed": "give --seeds N, which trains each arm with the seeds 0 to N - 1",
     "sweep --lr": "give optimizer.lr=X after the recipe; several values make a grid",
+    "sweep --optimizer": "give optimizer.name=NAME after the recipe; several values make a grid",
+    "sweep --schedule": "give schedule.name=NAME after the recipe; several values make a grid",
+    "sweep --augment": "give 'data.augment=[\"flip\"]' after the recipe; several values make a grid",
+    "train --learning-rate": "did you mean '--lr'?",
     "compare --epochs": "the runs that it compares are trained already",
     "resume --set": "a run keeps its recipe: train a new one with --set",
 }
+for key, value in RECIPE_KEYS.items():
+    option = f"--{key.removesuffix('.name').rpartition('.')[2].replace('_', '-')}"
+    OTHER_WAYS[f"train {option}"] = f"give --set '{key}={value}'"
+    OTHER_WAYS[f"sweep {option}"] = f"give '{key}={value}' after the recipe; several values make a grid"
 
 
 def refuse_retired(words: str) -> None:

@@ -11,6 +11,7 @@ from convolab.core.escape import shell_word
 from convolab.core.outputs import TRAINING_CURVES, own_kind, require_outputs
 from convolab.core.run_files import RECIPE_FILE
 from convolab.core.text import format_percent
+from convolab.core.types import Json
 
 if TYPE_CHECKING:
     from convolab.training.run import Run, Status
@@ -23,6 +24,7 @@ class RunOverview(TypedDict):
     network: str
     data: str
     recipe_key: str
+    changed: dict[str, Json]  # keys in which the recipe is not the default one
     epochs_done: int
     epochs: int
     best_validation_accuracy: float | None  # in [0, 1]
@@ -44,6 +46,8 @@ def open_run(folder: Path) -> "Run":
 
 def run_overview(run: "Run") -> RunOverview:
     """One row of the table of runs."""
+    from convolab.training.recipe_changes import changed_keys
+
     best = run.best_epoch
     record = run.test_result
     return {
@@ -51,6 +55,7 @@ def run_overview(run: "Run") -> RunOverview:
         "network": run.recipe.model.name,
         "data": run.recipe.data.name,
         "recipe_key": run.summary["recipe_key"],
+        "changed": changed_keys(run.recipe),
         "epochs_done": len(run.history),
         "epochs": run.recipe.training.epochs,
         "best_validation_accuracy": best.validation_accuracy if best else None,
@@ -80,6 +85,7 @@ def folder_overview(folder: Path) -> RunOverview:
             "network": "",
             "data": "",
             "recipe_key": "",
+            "changed": {},
             "epochs_done": 0,
             "epochs": 0,
             "best_validation_accuracy": None,

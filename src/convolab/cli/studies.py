@@ -36,6 +36,10 @@ StudySections = Annotated[list[str] | None, typer.Option("--section", help="Take
 SeedCount = Annotated[
     int | None, typer.Option(min=1, help="Number of seeds, starting at 0.", show_default="3, or the study's own")
 ]
+SweepSeeds = Annotated[
+    int | None,
+    typer.Option(min=1, help="Number of seeds, starting at 0.", show_default="3; with --search until decided"),
+]
 StudyOut = Annotated[
     Path | None,
     typer.Option(help="Folder of the study; repeating the command resumes it.", show_default="studies/NAME"),
@@ -137,7 +141,7 @@ def run_and_report_study(
         )
     from convolab.reports.studies import report_kind
 
-    report_study(result, page, export, as_json, report_kind(result))
+    report_study(result, page, export, as_json, report_kind(result), is_stopped=interrupts.requested)
     if any(r.status == "failed" for r in result.trial_results.values()):
         raise typer.Exit(1)
     if interrupts.requested:
@@ -186,7 +190,9 @@ def require_study_outputs(kind: str, page: Path, export: Path | None) -> None:
         require_export_folder(export)
 
 
-def report_study(result: "StudyResult", page: Path, export: Path | None, as_json: bool, kind: str) -> None:
+def report_study(
+    result: "StudyResult", page: Path, export: Path | None, as_json: bool, kind: str, *, is_stopped: bool = False
+) -> None:
     """Write the report, and print what each section came to; intervals and single contrasts are in the report."""
     values = write_report_files(result, page, export, kind)
     if as_json:
@@ -201,7 +207,8 @@ def report_study(result: "StudyResult", page: Path, export: Path | None, as_json
         print_note(note)
     runs = result.trial_results.values()
     exported = f"; figures and tables: {export}" if export else ""
-    print_lines("", f"{sum(r.is_complete for r in runs)} of {len(runs)} runs; report: {page}{exported}")
+    goes_on = "; stopped: run the same command to continue" if is_stopped else ""
+    print_lines("", f"{sum(r.is_complete for r in runs)} of {len(runs)} runs; report: {page}{exported}{goes_on}")
 
 
 def write_report_files(result: "StudyResult", page: Path, export: Path | None, kind: str) -> dict[str, Json]:

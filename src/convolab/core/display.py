@@ -1,10 +1,12 @@
 """How a result shows itself: drawn in a notebook, as a figure, as rows of a table, as a file.
 
 Layers import downwards only, and what draws a result lies above it. `VIEWS` names, for each kind of result, the class
-that shows it; it is imported when a result is first shown. Nothing else in the package looks upwards.
+that shows it, and `TRAINING_VIEW` what shows a training while it runs; they are imported when one is first shown. Nothing
+else in the package looks upwards.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,6 +41,7 @@ VIEWS = {
     "StudyResult": "convolab.reports.study_views:StudyView",
     "Subset": "convolab.reports.views:DatasetView",
 }
+TRAINING_VIEW = "convolab.reports.live:live_training"
 
 
 @runtime_checkable
@@ -68,6 +71,12 @@ def view_of(result: object) -> View:
     place = next(VIEWS[kind.__name__] for kind in type(result).__mro__ if kind.__name__ in VIEWS)
     module, _, name = place.partition(":")
     return cast("View", getattr(import_module(module), name)(result))
+
+
+def show_training(epochs: int, history: Sequence[object] | None) -> AbstractContextManager[Any]:
+    """The callbacks of a training that a person watches; `history` are the epochs that were done before."""
+    module, _, name = TRAINING_VIEW.partition(":")
+    return getattr(import_module(module), name)(epochs, history)
 
 
 class Displayable(NearestNames):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
-from convolab.core.errors import require, suggest
+from convolab.core.errors import LabError, letters_and_digits, require, suggest
 from convolab.core.files import user_path
 from convolab.core.types import MessageCallback, python_values
 from convolab.data.download import DatasetFiles, ProgressCallback, RemoteFile, ensure_downloaded
@@ -282,10 +282,28 @@ def download_dataset(
     return ensure_downloaded(info, data_dir, on_progress, allow_download=True)
 
 
+def torchvision_name(name: str) -> str | None:
+    """The dataset of torchvision that a name is a spelling of, where it is none of ours.
+
+    >>> torchvision_name("mnist"), torchvision_name("CIFAR-10"), torchvision_name("x")
+    ('MNIST', None, None)
+    """
+    from convolab.data.image_torchvision import KNOWN
+
+    spelled = letters_and_digits(name)
+    is_ours = any(letters_and_digits(ours) == spelled for ours in DATASETS)
+    return None if is_ours else next((theirs for theirs in KNOWN if letters_and_digits(theirs) == spelled), None)
+
+
 def dataset_info(name: str) -> DatasetInfo:
     kind = "folder" if name not in DATASETS and os.path.isdir(name) else Path(name).suffix[1:].lower()
     is_path = kind in OWN_DATA and os.path.exists(name)
     require(not is_path, f"there is no dataset '{name}': did you mean {kind}:{name}, your own images?")
+    if name not in DATASETS and (theirs := torchvision_name(name)):
+        raise LabError(
+            f"there is no dataset '{name}': did you mean torchvision:{theirs}@PATH? PATH is the folder that "
+            f"torchvision.datasets.{theirs}(PATH, download=True) has filled"
+        )
     require(
         name in DATASETS,
         f"there is no dataset '{name}': {suggest(name, [*DATASETS, *(kind.example for kind in OWN_DATA.values())])}",

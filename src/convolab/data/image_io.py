@@ -131,7 +131,13 @@ def read_image_file(path: Path | str, max_pixels: int | None = None) -> UInt8[Te
     max_bytes = MAX_FILE_OVERHEAD + MAX_BYTES_PER_PIXEL * limit
     try:
         status = path.stat()
-        require(not stat.S_ISDIR(status.st_mode), f"{name}: this is a folder: give one of its images")
+        if stat.S_ISDIR(status.st_mode):
+            is_run = all((path / file).is_file() for file in ("recipe.toml", "summary.json"))
+            raise LabError(
+                f"{name}: this is a run: give an image, and the run as the network (--net {name}, net=...)"
+                if is_run
+                else f"{name}: this is a folder: give one of its images"
+            )
         # What is read of a pipe or a device may never come, or never end.
         require(stat.S_ISREG(status.st_mode), f"{name}: this is a pipe or a device, not a file: give an image file")
         require(

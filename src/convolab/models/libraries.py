@@ -55,6 +55,12 @@ def libraries_with(name: str) -> list[str]:
     return found
 
 
+def refuse_bare_name(name: str) -> None:
+    """Raise LabError for the name of a library's network that is given without its library."""
+    if theirs := libraries_with(name):
+        raise LabError(f"unknown network '{name}': did you mean {' or '.join(theirs)}?")
+
+
 def is_library_network(name: str) -> bool:
     """Whether a network's name is one of a library's."""
     return bool(split_library(name)[0])

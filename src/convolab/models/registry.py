@@ -22,6 +22,7 @@ from convolab.models.libraries import (
     build_library_network,
     check_library_options,
     is_library_network,
+    refuse_bare_name,
 )
 from convolab.models.options import fill_options, readable_signature
 from convolab.models.own_code import OwnCode, find_own_code, is_own_code, own_code_errors
@@ -203,6 +204,11 @@ def resolve_factory(name: str, code: OwnCode | None = None) -> NetworkFactory:
         return NETWORKS[name]
     if is_library_network(name):
         return lambda shape, classes, **options: build_library_network(name, shape, classes, options)
+    require(
+        not name.endswith(".toml"),
+        f"'{name}' is a recipe, not a network: read it first, by convolab.Recipe.read('{name}') or --recipe {name}",
+    )
+    refuse_bare_name(name)
     require(
         is_own_code(name),
         f"unknown network '{name}': {suggest(name, NETWORKS)} "

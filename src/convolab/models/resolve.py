@@ -12,12 +12,13 @@ from convolab.models.libraries import (
     create_in_torchvision,
     find_in_timm,
     find_in_torchvision,
-    libraries_with,
+    refuse_bare_name,
     split_library,
 )
 from convolab.models.registry import NETWORKS, build_by_name, resolve_factory
 
 InputShape = tuple[int, ...]
+DEFAULT_INPUT_SHAPE: InputShape = (3, 32, 32)  # of networks that are built for any images: those of CIFAR-10
 NAME_ALIASES = {f"efficientnet_lite{n}": f"timm/tf_efficientnet_lite{n}" for n in range(5)}
 
 
@@ -27,7 +28,7 @@ class ModelSpec:
 
     name: str
     build: Callable[[], nn.Module]
-    input_shape: InputShape | None  # channels, height, width; None if unknown
+    input_shape: InputShape  # channels, height, width
 
 
 def resolve_model(
@@ -40,8 +41,8 @@ def resolve_model(
 
     Args:
         name: one of the registry, `file.py:Name`, `timm/NAME`, `torchvision/NAME`, or `efficientnet_lite0` to 4.
-        shape: (channels, height, width) of its images, needed for the registry's networks and the user's own,
-            which are built for one image shape.
+        shape: (channels, height, width) of its images; the registry's networks and the user's own are built for it, by
+            default for 3x32x32.
         classes: the number of classes; if left out, 10 for those and the library's own number for the others.
         model_options: options of those, such as {"channels": [8, 16]}.
 
@@ -61,22 +62,23 @@ def resolve_model(
         return timm_model_spec(name, model, shape, classes)
     if library == "torchvision":
         return torchvision_model_spec(name, classes)
-    if name not in NETWORKS and (theirs := libraries_with(name)):
-        raise LabError(f"unknown network '{name}': did you mean {' or '.join(theirs)}?")
+    if name not in NETWORKS:
+        refuse_bare_name(name)
     require(
         name in NETWORKS or ":" in name,
         f"unknown network '{name}': {suggest(name, [*NETWORKS, *NAME_ALIASES])} "
         "(or timm/NAME, torchvision/NAME, file.py:Name)",
     )
     resolve_factory(name)
+    image_shape = shape or DEFAULT_INPUT_SHAPE
 
     def build_registered() -> nn.Module:
-        if shape is None or len(shape) != 3:
+        if len(image_shape) != 3:
             raise LabError(f"the network '{name}' needs the shape of an image, such as 3x32x32")
-        channels, height, width = shape
+        channels, height, width = image_shape
         return build_by_name(name, (channels, height, width), classes or 10, model_options or {})
 
-    return ModelSpec(name, build_registered, None)
+    return ModelSpec(name, build_registered, image_shape)
 
 
 def timm_model_spec(name: str, model: str, shape: InputShape | None, classes: int | None) -> ModelSpec:

@@ -20,6 +20,7 @@ from convolab.studies.trials import require_saved_metrics
 from convolab.training.find_runs import find_runs
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
+from convolab.training.run_folder import runs_directly_in
 
 COMPARISON_METRICS = ("best_validation_accuracy", "final_validation_loss", "final_train_loss")
 MAX_OVERRIDES_LENGTH = 60  # of an arm's name that is what is its own
@@ -37,14 +38,17 @@ def split_arm_spec(spec: str) -> tuple[str, str] | None:
 def find_runs_of_arm(spec: str) -> list[Run]:
     """The runs that a person names.
 
-    `spec` is a run's folder, or STUDY:ARM or STUDY:SECTION/ARM with a study's folder, also one of the first edition.
+    `spec` is a run's folder, a folder that holds runs, or STUDY:ARM or STUDY:SECTION/ARM with a study's folder, also one of
+    the first edition.
     Raises LabError if there are none.
     """
     parts = split_arm_spec(spec)
     if parts is None:
         is_study = (Path(spec) / STUDY_FILE).is_file()
         require(not is_study, f"{spec} is a study: give it alone, or one of its arms as {spec}:ARM")
-        return [Run(spec)]
+        is_run = (Path(spec) / SUMMARY_FILE).exists()
+        inside = [] if is_run else runs_directly_in(Path(spec))
+        return [Run(path) for path in inside] or [Run(spec)]
     folder, arm = parts
     study_file = Path(folder) / STUDY_FILE
     require(study_file.exists(), f"{folder} is not a study's folder: give a run's folder, or STUDY:ARM")

@@ -168,7 +168,7 @@ class StudyResult(Displayable):
     study: Study
     sections: tuple[SectionResult, ...]
     best_on_test: BestOnTest | None
-    notes: tuple[str, ...] = ()  # what went wrong: trials that failed or are missing, each in one line
+    notes: tuple[str, ...] = ()  # what went wrong, each in one line: trials that failed, how many are not trained
 
     def __repr__(self) -> str:
         runs = self.trial_results.values()

@@ -291,10 +291,12 @@ def collect_results(
     unfinished = {result.trial.recipe.key: result for result in trial_results if result.status not in COMPLETED}
     notes = [*read_plan_changes(study_folder.folder), *note_other_images(sections)]
     notes += [
-        f"'{result.trial.arm}' of {result.trial.section}, seed {result.trial.seed}, {result.status}"
+        f"'{result.trial.arm}' of {result.trial.section}, seed {result.trial.seed}, failed"
         + (f": {result.reason}" if result.reason else "")
         for result in unfinished.values()
+        if result.status == "failed"
     ]
+    notes += note_untrained(unfinished.values())
     best = None
     if study.test_best and unfinished:
         notes.append(f"no run was tested: {len(unfinished)} are not done, and the test set is used once, when all are")
@@ -304,6 +306,17 @@ def collect_results(
         best = evaluate_best_run(trial_results, splits)
         notes += previous_test_evaluations(study_folder, best)
     return StudyResult(study, sections, best, tuple(notes))
+
+
+def note_untrained(unfinished: Iterable[TrialResult]) -> list[str]:
+    """A note with how many runs are still to be trained; none if all are done or failed."""
+    statuses = [result.status for result in unfinished]
+    missing, stopped = statuses.count("missing"), statuses.count("stopped")
+    counts = [f"{pluralize(missing, 'run')} {'is' if missing == 1 else 'are'} not trained yet"] if missing else []
+    if stopped:
+        count = f"{stopped:,}" if missing else pluralize(stopped, "run")
+        counts.append(f"{count} {'was' if stopped == 1 else 'were'} stopped")
+    return [", ".join(counts)] if counts else []
 
 
 def read_study_result(folder: Path) -> StudyResult:

@@ -27,6 +27,7 @@ from convolab.models.registry import build
 from convolab.studies.executor import Executor, Job, JobEvent, LocalExecutor
 from convolab.studies.main_guard import require_guarded_main
 from convolab.theory.arrangements import AS_IS, PriorsConfig, iterate_arrangements, pixel_permutation
+from convolab.training.callbacks import NO_CALLBACKS
 from convolab.training.fit import fit
 from convolab.training.lr_schedule import CosineLR
 from convolab.training.optim import Adam
@@ -258,7 +259,8 @@ def train_in_place(config: PriorsConfig, network: nn.Module, train: ImageDataset
     _, height, width = train.shape
     classifier = ImageClassifier(network, mean=mean, std=std, input_size=(height, width), classes=train.classes)
     training = Training(epochs=epochs, batch_size=config.batch_size, seed=seed)
-    fit(classifier, train, optimizer=Adam(lr=config.lr), schedule=CosineLR(), training=training)
+    adam = Adam(lr=config.lr)
+    fit(classifier, train, optimizer=adam, schedule=CosineLR(), training=training, callbacks=NO_CALLBACKS)
 
 
 def permute_input_weights(network: nn.Module, pixel_order: Int64[Tensor, "pixels"]) -> nn.Module:

@@ -1,8 +1,10 @@
 """What a training calls while it runs: after each step and each epoch, and to ask whether to stop."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from convolab.training.history import EpochMetrics
+from convolab.core.display import show_training
+from convolab.training.history import EpochMetrics, History
 
 if TYPE_CHECKING:
     from convolab.training.trainer import Trainer
@@ -45,3 +47,10 @@ class Callbacks:
 
 
 NO_CALLBACKS = Callbacks()
+
+
+def shown_callbacks(
+    callbacks: TrainingCallbacks | None, epochs: int, history: History | None = None
+) -> AbstractContextManager[TrainingCallbacks]:
+    """The callbacks that are given; where there are none, what shows a training, which a Ctrl-C stops after a step."""
+    return show_training(epochs, history) if callbacks is None else nullcontext(callbacks)

@@ -16,7 +16,7 @@ from convolab.core.run_files import RECIPE_FILE, STATE_FILE, SUMMARY_FILE
 from convolab.core.text import pluralize
 from convolab.core.types import python_values
 from convolab.data.splits import DatasetSplits
-from convolab.training.callbacks import TrainingCallbacks
+from convolab.training.callbacks import TrainingCallbacks, shown_callbacks
 from convolab.training.checkpoint import read_state
 from convolab.training.epoch_log import LoggedRun, epoch_log, require_logger
 from convolab.training.exactness import require_same_parts
@@ -38,7 +38,7 @@ def extend_run(
     epochs: int,
     out: Path | str | None,
     splits: DatasetSplits | None,
-    callbacks: TrainingCallbacks,
+    callbacks: TrainingCallbacks | None,
     log: str | None,
 ) -> Path:
     """Train a finished run on until it has `epochs` in all, in the new folder that is returned. See `Run.extend`."""
@@ -46,9 +46,10 @@ def extend_run(
     require_extendable(run, epochs)
     require_new_folder(out)
     require_logger(log)
-    splits = splits_of_run(run, splits, callbacks.on_message)
-    with as_many_threads(run.summary["threads"]):
-        return train_on(run, longer_recipe(run, epochs), splits, out, callbacks, log)
+    with shown_callbacks(callbacks, epochs, run.history) as shown:
+        splits = splits_of_run(run, splits, shown.on_message)
+        with as_many_threads(run.summary["threads"]):
+            return train_on(run, longer_recipe(run, epochs), splits, out, shown, log)
 
 
 def train_on(

@@ -186,7 +186,11 @@ class Recipe(Frozen, Displayable):
 
 def flat_recipe(recipe: Recipe) -> dict[str, Json]:
     """The keys of a recipe as `section.key`."""
-    return {f"{section}.{key}": value for section, keys in recipe.to_dict().items() for key, value in keys.items()}
+    return flatten_keys(recipe.to_dict())
+
+
+def flatten_keys(sections: Mapping[str, Mapping[str, Json]]) -> dict[str, Json]:
+    return {f"{section}.{key}": value for section, keys in sections.items() for key, value in keys.items()}
 
 
 def recipe_key(values: Mapping[str, Json]) -> str:
@@ -248,6 +252,29 @@ def parse_override(text: str) -> tuple[str, Json]:
         return dotted_key.strip(), parse_value(value)
     except LabError as error:
         raise LabError(f"{dotted_key.strip()}: {error}") from error
+
+
+def transform_list(text: str) -> list[str]:
+    """Transforms as a person lists them, with commas or as TOML.
+
+    >>> transform_list("crop:4, flip"), transform_list('["flip"]'), transform_list("none")
+    (['crop:4', 'flip'], ['flip'], [])
+    >>> transform_list("flip, RandomErasing(p=0.5, value=1)")
+    ['flip', 'RandomErasing(p=0.5, value=1)']
+    """
+    if text.strip().startswith("["):
+        value = parse_value(text)
+        if not isinstance(value, list):
+            raise LabError(f"augment = {text[:80]}: give transforms with commas between, such as crop:4, flip")
+        return [str(entry) for entry in value]
+    entries, depth = [""], 0
+    for character in text:
+        depth += (character in "([") - (character in ")]")
+        if character == "," and not depth:
+            entries.append("")
+        else:
+            entries[-1] += character
+    return [] if text.strip() == "none" else [entry.strip() for entry in entries if entry.strip()]
 
 
 def parse_value(text: str) -> Json:

@@ -7,7 +7,7 @@ from convolab.core.files import find_leftovers
 from convolab.core.free_cores import as_many_threads
 from convolab.core.run_files import PREVIOUS_STATE_FILE, STATE_FILE
 from convolab.data.splits import DatasetSplits
-from convolab.training.callbacks import TrainingCallbacks
+from convolab.training.callbacks import TrainingCallbacks, shown_callbacks
 from convolab.training.checkpoint import read_state
 from convolab.training.epoch_log import LoggedRun, epoch_log, require_logger
 from convolab.training.exactness import require_same_parts
@@ -19,11 +19,17 @@ if TYPE_CHECKING:
     from convolab.training.run import Run
 
 
-def resume_run(run: "Run", splits: DatasetSplits | None, callbacks: TrainingCallbacks, log: str | None) -> None:
+def resume_run(run: "Run", splits: DatasetSplits | None, callbacks: TrainingCallbacks | None, log: str | None) -> None:
     """Train a run on from its last saved state; a finished one is left unchanged. See `Run.resume`."""
     require_logger(log)
     run.require_resumable()
     run.require_same_recipe()
+    with shown_callbacks(callbacks, run.recipe.training.epochs, run.history) as shown:
+        train_to_the_end(run, splits, shown, log)
+
+
+def train_to_the_end(run: "Run", splits: DatasetSplits | None, callbacks: TrainingCallbacks, log: str | None) -> None:
+    """Restore the last saved state, once nobody else trains the run, and do the epochs that are left."""
     splits = splits_of_run(run, splits, callbacks.on_message)
     with run.lock(), as_many_threads(run.summary["threads"]):
         run.summary = read_summary(run.folder)  # another process may have been here while this one waited

@@ -8,7 +8,7 @@ from typing import cast
 from convolab.core.calls import one_line_methods
 from convolab.core.display import Displayable
 from convolab.core.errors import LabError, require, suggest
-from convolab.core.files import read_json, translate_path_errors, user_path, write_json, write_text
+from convolab.core.files import read_json, user_path, write_json, write_text
 from convolab.core.records import validate_record
 from convolab.core.run_files import METRICS_FILE, RECIPE_FILE, SUMMARY_FILE, TEST_FILE
 from convolab.core.types import MessageCallback
@@ -40,6 +40,7 @@ from convolab.training.run_folder import (
     read_summary,
     rename_fields,
     require_new_folder,
+    require_run_folder,
 )
 from convolab.training.run_records import COMPLETED, EvaluationRecord, RunId, RunSummary, Status, new_summary
 from convolab.training.setup import build_trainer, sparing_threads
@@ -88,9 +89,7 @@ class Run(Displayable):
 
     def __init__(self, folder: Path | str, *, trust: bool = False) -> None:
         self.folder = Path(folder)
-        with translate_path_errors():
-            is_run = (self.folder / SUMMARY_FILE).is_file()
-        require(is_run, f"{self.folder} is not a run folder: give one made by convolab train")
+        require_run_folder(self.folder)
         self.recipe, self._file_key = read_stored_recipe(self.folder)
         self.summary: RunSummary = read_summary(self.folder)
         self._history = History()
@@ -155,14 +154,15 @@ class Run(Displayable):
         self,
         splits: DatasetSplits | None = None,
         *,
-        callbacks: TrainingCallbacks = NO_CALLBACKS,
+        callbacks: TrainingCallbacks | None = None,
         log: str | None = None,
     ) -> "Run":
         """Continue from the last saved state, bit for bit as if never stopped; a finished run is left unchanged. Returns itself.
 
-        `splits`, if given, are the images that it was trained on; else they are read again. `log` is as in `start`; a run
-        that has a log goes on in it. It takes as many threads as it began with; `callbacks.on_message` is called if you chose
-        others or there are fewer cores, and if the state is damaged. Raises LabError if the recipe or the data was changed,
+        `splits`, if given, are the images that it was trained on; else they are read again. It is shown as `convolab.train`
+        shows a training, unless `callbacks` are given: `Callbacks()` shows nothing. `log` is as in `start`; a run that has a
+        log goes on in it. It takes as many threads as it began with; `callbacks.on_message` is called if you chose others or
+        there are fewer cores, and if the state is damaged. Raises LabError if the recipe or the data was changed,
         if another process is training the run, or if its files are of the first edition or of another run.
         """
         resume_run(self, splits, callbacks, log)
@@ -174,12 +174,12 @@ class Run(Displayable):
         out: Path | str | None = None,
         *,
         splits: DatasetSplits | None = None,
-        callbacks: TrainingCallbacks = NO_CALLBACKS,
+        callbacks: TrainingCallbacks | None = None,
         log: str | None = None,
     ) -> "Run":
         """Go on to so many epochs in all, in a new run that names this one, and return it; this one stays as it is.
 
-        `out` and `log` are as in `start`, `splits` and the threads as in `resume`; the log has the epochs so far too.
+        `out` and `log` are as in `start`, all else as in `resume`; the log has the epochs so far too.
         `callbacks.on_message` is called with whether that gives the bits of so many epochs from scratch: it does where the
         learning rates so far do not depend on the number of epochs in all, as with constant and step schedules.
         Raises LabError for a run that is not finished, or that stopped by itself (training.goal, training.patience).
@@ -247,13 +247,8 @@ class Run(Displayable):
         Raises LabError if they are not the ones it was trained on.
         """
         root = data_dir or self.summary["data"]["dir"]
-        splits = load(
-            self.recipe.data.name,
-            root,
-            image_size=self.recipe.data.image_size,
-            on_progress=on_progress,
-            on_message=on_message,
-        )
+        data = self.recipe.data
+        splits = load(data.name, root, image_size=data.image_size, on_progress=on_progress, on_message=on_message)
         self.require_same_data(splits)
         return splits
 

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from convolab.core.run_files import (
     TEST_FILE,
     WEIGHTS_FILES,
 )
+from convolab.core.text import pluralize
 from convolab.core.types import Json
 from convolab.data.catalog import short_name
 from convolab.training.checkpoint import read_header_metadata
@@ -83,6 +85,32 @@ FIRST_EDITION_NAMES = {
     "tested": "tested_at",
 }
 FIRST_EDITION_DATA = {"train": "train_sha256", "test": "test_sha256"}
+
+
+def require_run_folder(folder: Path) -> None:
+    """Raise LabError, with what is there and what to give, unless a folder holds a run."""
+    with translate_path_errors():
+        if not (folder / SUMMARY_FILE).is_file():
+            raise LabError(f"{folder} is not a run folder: {explain_no_run(folder)}")
+
+
+def explain_no_run(folder: Path) -> str:
+    """What is in a folder that holds no run itself, and what to give in its place."""
+    if (folder / "study.toml").is_file():  # `studies.study_folder.STUDY_FILE`
+        return f"it is a study's, which convolab compare shows; give one of the runs in {folder / 'runs'}"
+    if inside := runs_directly_in(folder):
+        return f"it holds {pluralize(len(inside), 'run')}: give one of them, such as {inside[0]}"
+    if folder.exists():
+        return "give one made by convolab train"
+    near = {path.name: path for parent in (Path("runs"), folder.parent) for path in runs_directly_in(parent)}
+    close = get_close_matches(folder.name, list(near), n=1)
+    meant = f"did you mean '{near[close[0]]}'?" if close else "give one made by convolab train"
+    return f"there is no such folder: {meant}"
+
+
+def runs_directly_in(folder: Path) -> list[Path]:
+    """The folders of runs in a folder, by name, and not those further below."""
+    return sorted(path.parent for path in folder.glob(f"*/{SUMMARY_FILE}") if (path.parent / RECIPE_FILE).is_file())
 
 
 def read_summary(folder: Path) -> RunSummary:

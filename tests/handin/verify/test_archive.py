@@ -177,6 +177,17 @@ def test_a_bad_zip_is_one_row_and_the_others_go_on(tmp_path: Path) -> None:
     assert result.reports[3].num_done == 0
 
 
+def test_zips_in_folders_below_are_read_and_those_of_one_name_are_called_by_their_folders(tmp_path: Path) -> None:
+    for name in ("ada", "bela"):
+        (tmp_path / name).mkdir()
+        make_zip(tmp_path / name / "handin.zip", {"manifest.json": f'{{"name": "{name}"}}'.encode()})
+    make_zip(tmp_path / "c.ZIP", {"manifest.json": b'{"name": "cem"}'})
+    reports = verify_hand_ins([tmp_path]).reports
+    assert [(report.file, report.name) for report in reports] == [
+        ("ada/handin.zip", "ada"), ("bela/handin.zip", "bela"), ("c.ZIP", "cem"),
+    ]  # fmt: skip
+
+
 def test_a_folder_without_a_zip_and_a_missing_path_are_refused(tmp_path: Path) -> None:
     for path, words in ((tmp_path, "holds no zip"), (tmp_path / "none", "there is no")):
         with pytest.raises(LabError, match=words):

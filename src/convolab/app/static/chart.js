@@ -4,7 +4,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const DASHES = ["", "6 4", "2 3", "10 4 2 4"];
 export const NUM_COLORS = 7;
 export const colorOf = index => `var(--series-${index % NUM_COLORS})`;
-export const dashOf = index => DASHES[Math.floor(index / NUM_COLORS) % DASHES.length];
+export const dashOf = index => DASHES[index % DASHES.length]; // with 7 colors, 28 curves differ
 
 export function svg(tag, attributes = {}, ...children) {
   const made = document.createElementNS(SVG, tag);

@@ -154,13 +154,14 @@ async function showCurves(panel, runs) {
   const run = shownRun(runs);
   id("curves").hidden = !run?.epochs;
   if (!run?.epochs) return;
-  const key = `${run.name} ${run.epochs_done} ${run.status}`;
+  const key = `${run.name} ${run.epochs_done} ${run.status} ${run.test}`;
   if (key === lastCurves) return;
   const [found] = await attempt(panel, () => get("/api/runs/curves", {run: run.name}), "poll") ?? [];
   if (!found) return;
   lastCurves = key;
   curvesRun = run;
   sameAsResume();
+  sameAsTest(run);
   id("curves-title").textContent = run.name;
   id("curves-about").textContent = describe(run);
   id("more-epochs").hidden = run.status !== "finished";
@@ -183,6 +184,12 @@ const sameAsResume = debounce(async () => {
   const found = goesOn ? await get("/api/train/same-as-resume", {run: name, epochs}).catch(() => null) : null;
   if (name === curvesRun.name) showSame(id("resume-same"), found);
 });
+
+// How a run is tested, which the page leaves to a command: the test images are used once.
+async function sameAsTest(run) {
+  const found = run.is_to_test ? await get("/api/train/same-as-test", {run: run.name}).catch(() => null) : null;
+  if (run.name === curvesRun.name) showSame(id("test-same"), found);
+}
 
 function describe(run) {
   const parts = [`${run.network} on ${run.data}, seed ${run.seed}`, run.num_parameters ? `${number(run.num_parameters)} parameters` : "",

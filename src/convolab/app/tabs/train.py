@@ -85,6 +85,13 @@ def same_as_resume(call: PageCall) -> dict[str, str]:
     return SameAs(command, f"import convolab\n\nrun = {python}").to_dict()
 
 
+def same_as_test(call: PageCall) -> dict[str, str]:
+    """A run's test as a command and as Python. The page makes none: the test images are used once, on purpose."""
+    folder = call.app.runs.run(call.text("run")).folder
+    command = command_line(option_words("test", str(folder), options={}))
+    return SameAs(command, f"import convolab\n\nresult = convolab.Run({python_literal(folder)}).test()").to_dict()
+
+
 TAB = Tab(
     "train",
     "Train",
@@ -94,6 +101,7 @@ TAB = Tab(
         json_route("/api/train/start", start_training, posts=True),
         json_route("/api/train/resume", resume_training, posts=True),
         json_route("/api/train/same-as-resume", same_as_resume, checks=True),
+        json_route("/api/train/same-as-test", same_as_test, checks=True),
         json_route("/api/runs", list_runs),
         json_route("/api/runs/curves", lambda call: [run_curves(call.app.runs, name) for name in call.texts("run")]),
         json_route("/api/runs/playback", lambda call: show_playback(call.app.runs, call.text("run"))),

@@ -12,11 +12,13 @@ from convolab.cli.options import DataDir
 from convolab.cli.terminal import print_lines, print_note
 from convolab.core.errors import LabError, require
 
+DEFAULT_RUNS, STUDIES = Path("runs"), Path("studies")  # where the commands put runs, and studies
+
 
 def app_command(
-    runs: Annotated[Path, typer.Option(help="The folder of runs and studies that the page shows and adds to.")] = Path(
-        "runs"
-    ),
+    runs: Annotated[
+        Path, typer.Option(help="The folder of runs and studies that the page shows and adds to.")
+    ] = DEFAULT_RUNS,
     data: Annotated[
         list[str] | None, typer.Option("--data", help="Your own images to offer too, such as folder:PATH. Repeatable.")
     ] = None,
@@ -52,6 +54,8 @@ def app_command(
 
     def on_ready(address: str) -> None:
         print_lines(f"the page is at {address}  (Ctrl-C ends it)")
+        if runs == DEFAULT_RUNS and STUDIES.is_dir():
+            print_note(f"{STUDIES}/ is not shown here: convolab app --runs {STUDIES}")
         sys.stdout.flush()
         if not no_open:
             open_browser(address)

@@ -15,7 +15,7 @@ def compare_command(
     runs: Annotated[
         list[str],
         typer.Argument(
-            help="Folders of runs, or STUDY:ARM of a study's folder; the others are compared with the first. "
+            help="Folders of runs, a folder that holds some, or STUDY:ARM of a study's; the others are compared with the first. "
             "A study's folder alone: what it has found so far."
         ),
     ],

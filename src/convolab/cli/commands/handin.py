@@ -17,6 +17,7 @@ from convolab.cli.terminal import (
     status_spinner,
 )
 from convolab.core.errors import require
+from convolab.core.escape import shell_word
 from convolab.core.text import pluralize, truncate_list
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 SUMMARY = "The homework: start, check, pack, verify."
 handin_app = typer.Typer(help=SUMMARY, cls=LabGroup, no_args_is_help=True, add_completion=False)
 HomeworkFolder = Annotated[Path, typer.Argument(help="Folder of the homework.")]
+PresentHomework = Annotated[
+    Path, typer.Argument(help="Folder of the homework.", show_default="the folder that you are in")
+]
 HomeworkOption = Annotated[
     Path | None,
     typer.Option(
@@ -65,7 +69,7 @@ def start_command(
 
 @handin_app.command("check", cls=LabCommand)
 def check_command(
-    folder: HomeworkFolder,
+    folder: PresentHomework = Path("."),
     details: Annotated[bool, typer.Option("--details", help="What is open in each cell, and what to do.")] = False,
     homework: HomeworkOption = None,
     as_json: AsJson = False,
@@ -125,8 +129,8 @@ def print_details(result: "CheckResult") -> None:
 
 @handin_app.command("pack", cls=LabCommand)
 def pack_command(
-    folder: HomeworkFolder,
     name: Annotated[str, typer.Option(help="Who hands it in.")],
+    folder: PresentHomework = Path("."),
     out: Annotated[Path, typer.Option(help="The zip to write.")] = Path("handin.zip"),
     strict: Annotated[bool, typer.Option("--strict", help="Write nothing if an item is open.")] = False,
     homework: HomeworkOption = None,
@@ -154,13 +158,17 @@ def pack_command(
     for note in result.notes:
         print_note(note)
     if result.check.open_items:
-        print_note(f"{pluralize(len(result.check.open_items), 'item')} open: see OPEN.md in it")
+        count = pluralize(len(result.check.open_items), "item")
+        print_note(f"{count} open: convolab handin check {shell_word(folder)} --details lists what to do")
     print_lines(f"{out}: {pluralize(len(result.files), 'file')}")
 
 
 @handin_app.command("verify", cls=LabCommand)
 def verify_command(
-    hand_ins: Annotated[list[Path], typer.Argument(help="Zips of `convolab handin pack`, or a folder of them.")],
+    hand_ins: Annotated[
+        list[Path],
+        typer.Argument(help="Zips of `convolab handin pack`, or folders that hold some, also in folders below."),
+    ],
     homework: Annotated[
         Path | None,
         typer.Option(
@@ -187,16 +195,27 @@ def verify_command(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the report: class.html and class.csv.")] = None,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print the table as CSV, and nothing else.")] = False,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write the table as CSV to this file; - prints it, and nothing else.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """For teachers: what is in the hand-ins of a class, and what contradicts itself. Exits with 1 if something does."""
     from convolab.handin.homework import read_homework
     from convolab.handin.notebooks import require_cells
-    from convolab.handin.verify.report import class_csv, require_report_folder, write_class_report
+    from convolab.handin.verify.report import (
+        class_csv,
+        require_class_table,
+        require_report_folder,
+        write_class_report,
+        write_class_table,
+    )
     from convolab.handin.verify.verify import verify_hand_ins
 
-    require(not (as_csv and as_json), "--csv and --json both print all that is printed: give one of them")
+    is_printed = csv == Path("-")
+    require(not (is_printed and as_json), "--csv - and --json both print all that is printed: give one of them")
+    if csv is not None and not is_printed:
+        require_class_table(csv)
     if out is not None:
         require_report_folder(out)
     asked = None if homework is None else read_homework(homework)
@@ -208,9 +227,11 @@ def verify_command(
             data_dir=data_dir, on_progress=show,
         )  # fmt: skip
     written = [] if out is None else write_class_report(result, out)
+    if csv is not None and not is_printed:
+        written.append(write_class_table(result, csv))
     if as_json:
         print_json(result.to_dict())
-    elif as_csv:
+    elif is_printed:
         print(class_csv(result), end="")
     else:
         print_class(result, out)

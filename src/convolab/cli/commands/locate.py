@@ -41,7 +41,10 @@ def locate_command(
     threshold: Annotated[float, typer.Option(help="Box threshold, as a fraction of the largest response.")] = 0.3,
     granularity: Annotated[
         str | None,
-        typer.Option(help="Response per cell, or per window of the network's input size.", show_default="cell"),
+        typer.Option(
+            help="cell: a response for each cell of the last map; window: for each window of the network's input size.",
+            show_default="cell; window behind a flattening",
+        ),
     ] = None,
     sliding_window_check: Annotated[
         bool,

@@ -31,7 +31,10 @@ def locate_score_command(
     ] = "1",
     granularity: Annotated[
         str | None,
-        typer.Option(help="Response per cell, or per window of the network's input size.", show_default="cell"),
+        typer.Option(
+            help="cell: a response for each cell of the last map; window: for each window of the network's input size.",
+            show_default="cell; window behind a flattening",
+        ),
     ] = None,
     num_objects: Annotated[
         int, typer.Option(min=2, max=10_000, help="Of synthetic: number of objects per size and background.")

@@ -1,6 +1,7 @@
 """`convolab runs`: list the runs in a folder, or delete one."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -13,10 +14,12 @@ from convolab.core.errors import LabError, require
 from convolab.core.escape import escape_line
 from convolab.core.run_files import SUMMARY_FILE
 from convolab.core.text import NO_VALUE, format_percent, pluralize, truncate_list
+from convolab.core.types import Json
 
-COLUMNS = ("run", "status", "epochs", "best validation", "test", "network", "data", "recipe", "parent")
+COLUMNS = ("run", "status", "epochs", "changed", "best validation", "test", "network", "data", "recipe", "parent")
 # Where a terminal is too narrow for all.
-COLUMN_DROP_ORDER = ("parent", "recipe", "data", "network", "epochs", "test", "best validation")
+COLUMN_DROP_ORDER = ("parent", "recipe", "data", "network", "changed", "epochs", "test", "best validation")
+MAX_CHANGED = 4  # keys of a recipe in the table; --json has all
 
 
 def runs_command(
@@ -27,7 +30,7 @@ def runs_command(
     yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the runs in a folder: recipe, epochs done, best validation accuracy, status."""
+    """List the runs in a folder: status, epochs, what of the recipe is not the default, best validation accuracy, test."""
     if delete is not None:
         delete_run(delete, yes, as_json)
         return
@@ -44,6 +47,7 @@ def runs_command(
             overview["folder"],
             overview["status"],
             f"{overview['epochs_done']}/{overview['epochs']}",
+            describe_changed(overview["changed"]),
             format_percent(overview["best_validation_accuracy"]),
             format_percent(overview["test_accuracy"]),
             overview["network"],
@@ -57,6 +61,19 @@ def runs_command(
     for overview in overviews:
         if overview["status"] == "damaged":
             print_note(overview["reason"] or "")
+
+
+def describe_changed(changed: Mapping[str, Json]) -> str:
+    """The keys in which a recipe is not the default one, as a table shows them.
+
+    >>> describe_changed({"optimizer.name": "adam", "optimizer.lr": 0.01, "training.seed": 3}), describe_changed({})
+    ('optimizer=adam, lr=0.01, seed=3', '-')
+    """
+    from convolab.studies.section import format_arm_value
+
+    words = {key: key.removesuffix(".name").rpartition(".")[2] for key in changed}
+    parts = [f"{words[key]}={format_arm_value(value)}" for key, value in changed.items()]
+    return truncate_list(parts, MAX_CHANGED) if parts else NO_VALUE
 
 
 def delete_run(folder: Path, yes: bool, as_json: bool) -> None:

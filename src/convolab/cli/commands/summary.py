@@ -1,5 +1,6 @@
 """`convolab summary`: cost and receptive field of a network's layers, or of some layers side by side."""
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,8 +27,8 @@ def summary_command(
     network: Annotated[
         str | None,
         typer.Argument(
-            help="A network's name, your own as file.py:Name, timm/NAME, torchvision/NAME, efficientnet_lite0, "
-            "or a run's folder.",
+            help="simple_convnet, shallow_net, resnet_small, whitened_convnet, efficientnet_lite0, timm/NAME, "
+            "torchvision/NAME, your own as file.py:Name, or a run's folder.",
             show_default=False,
         ),
     ] = None,
@@ -41,7 +42,7 @@ def summary_command(
     input_shape: Annotated[
         str | None,
         typer.Option(
-            "--input", help="Shape of the input, e.g. 3x224x224.", show_default="the network's own input shape"
+            "--input", help="Shape of the input, e.g. 3x224x224.", show_default="3x32x32; a library's or a run's own"
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Batch size.")] = 1,
@@ -105,6 +106,8 @@ def summary_command(
         print_json(summaries[0].to_dict() if network else [summary.to_dict() for summary in summaries])
     else:
         print_summaries(summaries)
+        if network and (known := network_options(network)):
+            print_lines(f"options of the network, with their defaults: {known}")
         for what, path in (("layers", csv), ("chart", out)):
             if path:
                 print_lines(f"{what}: {path}")
@@ -124,6 +127,25 @@ def model_options(texts: Sequence[str]) -> dict[str, Json]:
             key.startswith("model."), f"--set {key}: a summary takes options of the network, such as model.channels"
         )
     return {key.removeprefix("model."): value for key, value in values.items()}
+
+
+def network_options(name: str) -> str:
+    """The options of one of convolab's networks or of a person's own, with their defaults, as `--set model.` takes them.
+
+    >>> network_options("shallow_net"), network_options("timm/resnet18")
+    ('hidden=128', '')
+    """
+    from convolab.app.choices import option_control
+    from convolab.arguments import is_run_folder
+    from convolab.models.own_code import is_own_code
+    from convolab.models.registry import NETWORKS, factory_signature
+    from convolab.models.resolve import NAME_ALIASES
+
+    if name in NAME_ALIASES or is_run_folder(name) or not (name in NETWORKS or is_own_code(name)):
+        return ""
+    variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    options = [p for p in list(factory_signature(name).parameters.values())[2:] if p.kind not in variable]
+    return ", ".join(f"{control['name']}={control['default']}" for control in map(option_control, options))
 
 
 def summarize_layer_expressions(

@@ -4,15 +4,25 @@ from typing import Annotated
 
 import typer
 
-from convolab.cli.options import AsJson, BatchSize, DataDir, DataOption, Device, EpochsOption, SetOption, recipe_changes
+from convolab.cli.options import (
+    AsJson,
+    BatchSize,
+    DataDir,
+    DataOption,
+    Device,
+    EpochsOption,
+    Log,
+    SetOption,
+    recipe_changes,
+)
 from convolab.cli.searches import SamplerName, SearchCount, SearchSeed, run_and_report_search
 from convolab.cli.studies import (
     ExecutorName,
     Export,
     RayAddress,
     RetrainDamaged,
-    SeedCount,
     StudyOut,
+    SweepSeeds,
     Workers,
     choose_executor,
     run_and_report_study,
@@ -36,7 +46,7 @@ def sweep_command(
     search: SearchCount = None,
     sampler: SamplerName = None,
     search_seed: SearchSeed = None,
-    seeds: SeedCount = None,
+    seeds: SweepSeeds = None,
     data_dir: DataDir = None,
     executor: ExecutorName = "local",
     address: RayAddress = None,
@@ -44,6 +54,7 @@ def sweep_command(
     device: Device = "cpu",
     out: StudyOut = None,
     retrain_damaged: RetrainDamaged = False,
+    log: Log = None,
     export: Export = None,
     as_json: AsJson = False,
 ) -> None:
@@ -73,6 +84,7 @@ def sweep_command(
         "a key is given twice: list all its values at once, such as optimizer.lr=0.1,0.01",
     )
     if search is not None:
+        require(log is None, "--log is for a grid: the runs of a search go on from rung to rung, and keep none")
         from convolab.studies.search import Search, space_of
 
         name = f"{sweep_name(recipe, base, values)}-search"
@@ -94,4 +106,5 @@ def sweep_command(
         retrain_damaged=retrain_damaged,
         export=export,
         as_json=as_json,
+        log=log,
     )

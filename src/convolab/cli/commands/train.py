@@ -33,7 +33,11 @@ if TYPE_CHECKING:
 def train_command(
     network: Annotated[
         str | None,
-        typer.Argument(help="Name of a network, or your own as file.py:Name.", show_default="the recipe's"),
+        typer.Argument(
+            help="simple_convnet, shallow_net, resnet_small, whitened_convnet, efficientnet_lite0, timm/NAME, "
+            "torchvision/NAME, your own as file.py:Name, or a recipe's file (TOML); convolab summary NAME lists a network's options.",
+            show_default="the recipe's",
+        ),
     ] = None,
     recipe: Annotated[
         Path | None, typer.Option(help="A recipe file (TOML).", show_default="the default recipe")
@@ -42,9 +46,41 @@ def train_command(
     data_dir: DataDir = None,
     overrides: SetOption = None,
     epochs: EpochsOption = None,
-    lr: Annotated[float | None, typer.Option(help="The learning rate: the same as --set optimizer.lr=X.")] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(help="The learning rate (optimizer.lr).", show_default="the recipe's, else the optimizer's"),
+    ] = None,
+    optimizer: Annotated[
+        str | None,
+        typer.Option(
+            help="sgd, adam, adamw, muon, a class of torch.optim, or your own as file.py:Name (optimizer.name).",
+            show_default="the recipe's, else sgd",
+        ),
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the learning rate: constant, step, cosine, linear, one_cycle, a class of torch.optim.lr_scheduler, "
+            "or your own as file.py:name (schedule.name).",
+            show_default="the recipe's, else step",
+        ),
+    ] = None,
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            help="Random transforms of the training images, with commas between, such as crop:4,flip; or none (data.augment).",
+            show_default="the recipe's, else the dataset's",
+        ),
+    ] = None,
     batch_size: BatchSize = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="The same as --set training.seed=N.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Of the split, the first weights and the order of the images (training.seed).",
+            show_default="the recipe's, else 0",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for the run; must be new or empty.", show_default="a new one in runs/"),
@@ -59,16 +95,20 @@ def train_command(
 ) -> None:
     """Train a network on a dataset, and save everything needed to reproduce it bit for bit."""
     require(network or recipe, "name a network, such as simple_convnet, or give a --recipe")
+    if network and network.endswith(".toml"):
+        require(recipe is None, f"{network} and {recipe} are both recipes: leave one of them out")
+        network, recipe = None, Path(network)
     busy_note = prepare_torch(device, threads)
     from convolab.reports.live import live_training
     from convolab.training.epoch_log import require_logger
-    from convolab.training.recipe import Recipe
+    from convolab.training.recipe import Recipe, transform_list
     from convolab.training.run import Run
     from convolab.training.run_folder import require_new_folder
 
     named_options = {
         "model.name": network, "data.name": data, "training.epochs": epochs, "optimizer.lr": lr,
-        "training.batch_size": batch_size, "training.seed": seed,
+        "training.batch_size": batch_size, "training.seed": seed, "optimizer.name": optimizer, "schedule.name": schedule,
+        "data.augment": None if augment is None else transform_list(augment),
     }  # fmt: skip
     changes = recipe_changes(named_options, overrides)
     resolved_recipe = (Recipe.read(recipe) if recipe else Recipe()).with_overrides(changes)
@@ -123,5 +163,7 @@ def overfit_check(recipe: "Recipe", splits: "DatasetSplits", out: Path | None, a
             f"{recipe.model.name} cannot overfit one batch: {format_percent(accuracies[-1])} after "
             f"{len(accuracies) - 1} steps; check the network and optimizer.lr"
         )
+    if out and not as_json:
+        print_lines(f"curve: {out / 'overfit.html'} (also .svg, .png and .json)")
     if steps is None:
         raise typer.Exit(1)

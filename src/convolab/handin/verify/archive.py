@@ -1,8 +1,10 @@
 """A hand-in's zip, read with bounds: nothing of it is run, and what could do harm is refused before it is unpacked."""
 
+import os
 import re
 import stat
 import zipfile
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -49,7 +51,7 @@ class HandIn:
 
 
 def find_hand_ins(paths: Sequence[Path]) -> list[Path]:
-    """The zips of a command: files as they are, of a folder its zips by name.
+    """The zips of a command: files as they are, of a folder those in it and in the folders below it, by name.
 
     Raises LabError if there is none, or a path is missing.
     """
@@ -59,12 +61,36 @@ def find_hand_ins(paths: Sequence[Path]) -> list[Path]:
             require(path.exists(), f"there is no {path}")
             zips = [path]
             if path.is_dir():
-                zips = sorted(entry for entry in path.iterdir() if entry.suffix.lower() == ".zip")
+                zips = zips_below(path)
                 require(zips, f"{path} holds no zip: give the hand-ins, or the folder that they are in")
         found += zips
     found = list(dict.fromkeys(found))
     require(len(found) <= MAX_HAND_INS, f"{len(found):,} hand-ins: give at most {MAX_HAND_INS:,}")
     return found
+
+
+def zips_below(folder: Path) -> list[Path]:
+    """What ends in .zip in a folder and in the folders below it, by name; links to folders are not followed."""
+
+    def refuse(error: OSError) -> None:
+        raise error  # a folder that cannot be read may hold a hand-in
+
+    found: list[Path] = []
+    for parent, folders, files in os.walk(folder, onerror=refuse):
+        zips = [name for name in (*folders, *files) if name.lower().endswith(".zip")]
+        folders[:] = [name for name in folders if name not in zips]
+        found += [Path(parent, name) for name in zips]
+    return sorted(found)
+
+
+def zip_labels(files: Sequence[Path]) -> list[str]:
+    """What each zip is called: by its name, and by its folder too where several have that name.
+
+    >>> zip_labels([Path("inbox/ada/handin.zip"), Path("inbox/bela/handin.zip"), Path("inbox/c.zip")])
+    ['ada/handin.zip', 'bela/handin.zip', 'c.zip']
+    """
+    counts = Counter(file.name for file in files)
+    return [file.name if counts[file.name] == 1 else f"{file.parent.name}/{file.name}" for file in files]
 
 
 def read_hand_in(path: Path) -> HandIn:

@@ -257,16 +257,30 @@ def mark_code(text: str) -> Markup:
 def require_report_folder(out: Path) -> None:
     """Raise LabError, before any work is done, unless the report can be written without harm."""
     require(not out.exists() or out.is_dir(), f"--out {out} is a file: give a folder")
-    table = out / TABLE
-    is_free = not table.exists() and not table.is_symlink()
-    require(
-        is_free, f"{table} exists, and its points may have been changed by hand: give another folder, or move it away"
-    )
+    require_free_table(out / TABLE, "give another folder")
     require_outputs(CLASS_REPORT, [out / PAGE])
+
+
+def require_class_table(path: Path) -> None:
+    """Raise LabError, before any work is done, unless the table can be written to this file without harm."""
+    require(path.suffix.lower() == ".csv", f"--csv {path}: give a name ending in .csv, or - to print the table")
+    require_free_table(path, "give another name")
+    require_outputs(CLASS_REPORT, [path])
+
+
+def require_free_table(path: Path, advice: str) -> None:
+    """Raise LabError if a table is there already, which is never replaced."""
+    is_free = not path.exists() and not path.is_symlink()
+    require(is_free, f"{path} exists, and its points may have been changed by hand: {advice}, or move it away")
 
 
 def write_class_report(result: VerifyResult, out: Path) -> list[Path]:
     """Write page and table into a folder; gives their paths. Raises LabError if they cannot be written."""
     write_output(out / PAGE, CLASS_REPORT, class_page(result))
-    write_output(out / TABLE, CLASS_REPORT, class_csv(result).encode("utf-8-sig"))  # Excel needs the mark to read names
-    return [out / PAGE, out / TABLE]
+    return [out / PAGE, write_class_table(result, out / TABLE)]
+
+
+def write_class_table(result: VerifyResult, path: Path) -> Path:
+    """Write the table as CSV; gives its path."""
+    write_output(path, CLASS_REPORT, class_csv(result).encode("utf-8-sig"))  # Excel needs the mark to read names
+    return path

@@ -16,7 +16,7 @@ from convolab.handin.check import CheckResult, check_folder, has_gap
 from convolab.handin.comments import own_text, run_digests
 from convolab.handin.homework import Homework, HomeworkItem, NotebookInfo, load_homework
 from convolab.handin.notebook_file import HandedInCell, one_line, printed_settings, read_notebook, shorten_cell
-from convolab.handin.verify.archive import HandIn, find_hand_ins, read_hand_in, write_files
+from convolab.handin.verify.archive import HandIn, find_hand_ins, read_hand_in, write_files, zip_labels
 from convolab.handin.verify.cells import order_signs, output_signs
 from convolab.handin.verify.copies import Traces, copy_signs
 from convolab.handin.verify.digests import archive_signs, page_signs, require_course_homework
@@ -196,7 +196,7 @@ def verify_hand_ins(
     """Read the hand-ins of a class; nothing of them is run unless that is asked for.
 
     Args:
-        paths: zips that `pack_homework` wrote, and folders of such zips.
+        paths: zips that `pack_homework` wrote, and folders that hold such zips, also in folders below.
         homework: what was asked for; default: the course's, and hand-ins that hold another one are refused.
         rerun: how many runs of each hand-in are trained again, a run's name, or "all".
         seed: by which runs are picked; needed with a number.
@@ -225,13 +225,13 @@ def verify_hand_ins(
         require_fence(unfenced)
     options = VerifyOptions(choice, execute, Permission(trust, unfenced, data_dir, limits), is_course)
     reports, all_traces = [], []
-    for file in files:
-        on_progress(file.name)
+    for file, label in zip(files, zip_labels(files), strict=True):
+        on_progress(label)
         try:
-            report, traces = verify_one(file, homework, options)
+            report, traces = verify_one(file, label, homework, options)
         except Exception as error:  # of files that may be anything: whatever it is, the others go on
             reason = f"cannot be verified ({one_line(f'{type(error).__name__}: {error}')}): look at it by hand"
-            report, traces = HandInReport(file.name, file.stem, refused=reason), None
+            report, traces = HandInReport(label, file.stem, refused=reason), None
         reports.append(report)
         all_traces.append((report, traces))
     compared = [(report, traces) for report, traces in all_traces if traces is not None]
@@ -278,19 +278,21 @@ def name_item(homework: Homework, sign: Sign) -> Sign:
     return replace(sign, where=f"{sign.where} ({noun} {', '.join(ids)})") if ids else sign
 
 
-def verify_one(file: Path, homework: Homework, options: VerifyOptions) -> tuple[HandInReport, Traces | None]:
+def verify_one(
+    file: Path, label: str, homework: Homework, options: VerifyOptions
+) -> tuple[HandInReport, Traces | None]:
     """The report of one zip, and what of it is compared with the others; of one that cannot be read the reason alone."""
     try:
         hand_in = read_hand_in(file)
     except LabError as error:
-        return HandInReport(file.name, file.stem, refused=reason_of(error, file)), None
+        return HandInReport(label, file.stem, refused=reason_of(error, file)), None
     try:
         if options.is_course:
             require_course_homework(hand_in, homework)
     except LabError as error:
-        return HandInReport(file.name, hand_in.name, refused=reason_of(error, file)), None
-    report = HandInReport(file.name, hand_in.name, signs=list(archive_signs(hand_in, homework)))
-    traces = Traces(hand_in.name, hand_in.sha256, file.name)
+        return HandInReport(label, hand_in.name, refused=reason_of(error, file)), None
+    report = HandInReport(label, hand_in.name, signs=list(archive_signs(hand_in, homework)))
+    traces = Traces(hand_in.name, hand_in.sha256, label)
     with work_folder() as folder:
         try:
             write_files(hand_in.files, folder)
@@ -298,7 +300,7 @@ def verify_one(file: Path, homework: Homework, options: VerifyOptions) -> tuple[
             report.points = points_of(homework, report.check)
             report.runs = traces.runs = read_evidence(folder)
         except (LabError, OSError) as error:
-            return HandInReport(file.name, hand_in.name, refused=one_line_of(error)), None
+            return HandInReport(label, hand_in.name, refused=one_line_of(error)), None
         report.signs += [sign for run in report.runs for sign in run.signs]
         notebooks = dict(read_notebooks(homework, folder, report))
         for name, cells in notebooks.items():
