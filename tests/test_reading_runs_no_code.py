@@ -122,8 +122,8 @@ for name, call in job["calls"]:
         end = f"exit {error.code}"
     except BaseException as error:
         end = f"{type(error).__name__}: {error}"
-    said = out.getvalue()[-3000:]
-    results[name] = {"end": end, "said": said, "seen": seen[before:], "ran": os.path.exists(job["mark"])}
+    message = out.getvalue()[-3000:]
+    results[name] = {"end": end, "message": message, "seen": seen[before:], "ran": os.path.exists(job["mark"])}
 print(json.dumps(results))
 """
 
@@ -250,9 +250,9 @@ def test_no_command_runs_the_code_of_a_strangers_folder_and_none_that_reads_writ
     assert any(name.startswith("fool") for name in refused), refused
     assert any(name.startswith("export run") for name in refused), refused
     assert "study file" not in results["power --pilot run"]["end"]
-    assert "0 refused" in results["handin verify theirs.zip"]["said"]  # so its evidence was read
+    assert "0 refused" in results["handin verify theirs.zip"]["message"]  # so its evidence was read
     again = results["handin verify --rerun run"]
-    assert "evidence/run/code/theirs.py is code that you have not trusted" in " ".join(again["said"].split()), again
+    assert "evidence/run/code/theirs.py is code that you have not trusted" in " ".join(again["message"].split()), again
 
 
 def test_no_public_function_runs_the_code_of_a_strangers_folder_or_writes_there(theirs: Path) -> None:

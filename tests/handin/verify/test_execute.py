@@ -108,38 +108,38 @@ def png(pixels: np.ndarray) -> str:
 
 
 @pytest.fixture(scope="module")
-def picture() -> np.ndarray:
-    """A picture whose colors change from left to right and from top to bottom."""
+def image() -> np.ndarray:
+    """An image whose colors change from left to right and from top to bottom."""
     rows, columns = np.mgrid[:96, :96]
     return np.stack([2 * columns, 2 * rows, rows + columns], axis=2)
 
 
 @pytest.mark.slow
-def test_two_pictures_are_alike_within_roundings_and_not_if_they_show_something_else(picture: np.ndarray) -> None:
-    rounded = picture + (np.random.default_rng(0).random(picture.shape) < 0.25)
-    assert pixels_agree(png(picture), png(rounded), SAME_MACHINE)
-    lighter = picture + 3  # as another processor may draw it
-    assert not pixels_agree(png(picture), png(lighter), SAME_MACHINE)
-    assert pixels_agree(png(picture), png(lighter), OTHER_MACHINE)
+def test_two_images_are_alike_within_roundings_and_not_if_they_show_something_else(image: np.ndarray) -> None:
+    rounded = image + (np.random.default_rng(0).random(image.shape) < 0.25)
+    assert pixels_agree(png(image), png(rounded), SAME_MACHINE)
+    lighter = image + 3  # as another processor may draw it
+    assert not pixels_agree(png(image), png(lighter), SAME_MACHINE)
+    assert pixels_agree(png(image), png(lighter), OTHER_MACHINE)
     changed = {
-        "flipped": picture[:, ::-1],
-        "upside down": picture[::-1],
-        "its half": picture[::2, ::2],
-        "in other colors": picture[..., ::-1],
+        "flipped": image[:, ::-1],
+        "upside down": image[::-1],
+        "its half": image[::2, ::2],
+        "in other colors": image[..., ::-1],
     }
-    alike = [name for name, other in changed.items() if pixels_agree(png(picture), png(other), OTHER_MACHINE)]
+    alike = [name for name, other in changed.items() if pixels_agree(png(image), png(other), OTHER_MACHINE)]
     assert alike == []
-    for payload in (base64.b64encode(b"no picture").decode(), "", "a", png(picture)[:200]):
-        assert not pixels_agree(png(picture), payload, OTHER_MACHINE)
-        assert not pixels_agree(payload, png(picture), OTHER_MACHINE)
+    for payload in (base64.b64encode(b"no image").decode(), "", "a", png(image)[:200]):
+        assert not pixels_agree(png(image), payload, OTHER_MACHINE)
+        assert not pixels_agree(payload, png(image), OTHER_MACHINE)
 
 
-def test_the_figure_that_another_execution_draws_otherwise_is_named(picture: np.ndarray) -> None:
+def test_the_figure_that_another_execution_draws_otherwise_is_named(image: np.ndarray) -> None:
     def cell(*payloads: str) -> HandedInCell:
         outputs = [{"output_type": "display_data", "data": {"image/png": payload}} for payload in payloads]
         return parse_cell({"cell_type": "code", "id": "q-figure", "metadata": {}, "outputs": outputs})
 
-    own, nearly, other = png(picture), png(picture + 1), png(picture[::-1])
+    own, nearly, other = png(image), png(image + 1), png(image[::-1])
     assert list(output_differences([cell(own, own)], [cell(own, nearly)], OTHER_MACHINE)) == []
     [(name, what)] = output_differences([cell(own, own)], [cell(nearly, other)], OTHER_MACHINE)
     assert (name, what) == ("q-figure", "executed again, its figure 2 is another one")

@@ -41,7 +41,7 @@ def run(tmp_path: Path) -> RunEvidence:
 
 @pytest.fixture
 def train_again(monkeypatch: pytest.MonkeyPatch, run: RunEvidence) -> Callable[..., list[str]]:
-    """What is said of the run if training it again gives a result; on another number of threads unless `exact`."""
+    """The differences of the run if training it again gives a result; on another number of threads unless `exact`."""
 
     def call(exact: bool, **changes: object) -> list[str]:
         again = {**AGAIN, "threads": 1 if exact else 2, **changes}
