@@ -119,6 +119,18 @@ def test_a_person_finds_a_class_and_moves_the_threshold(looked_at: Path) -> None
 
 
 @pytest.mark.timing
+def test_no_column_of_the_boxes_is_out_of_sight_on_a_wide_screen(looked_at: Path) -> None:
+    query = (
+        f"?tab=locate&locate.net={SMALL}&locate.image=coffee&locate.scale=64px&locate.alignment=resize&locate.target=3"
+    )
+    with served_app(looked_at) as address, chromium() as browser, page_in(browser, address + query, width=1300) as page:
+        page.wait_for_selector("#locate-table:not([hidden]):not(:has-text('…'))")
+        assert page.evaluate(
+            "(box => box.scrollWidth <= box.clientWidth)(document.querySelector('.scroll:has(#locate-table)'))"
+        )
+
+
+@pytest.mark.timing
 def test_boxes_of_the_last_search_do_not_stay_beside_the_error_of_another(looked_at: Path) -> None:
     query = f"?tab=locate&locate.net={SMALL}&locate.image=coffee&locate.scale=64px&locate.alignment=resize"
     with served_app(looked_at) as address, chromium() as browser, page_in(browser, address + query) as page:
